@@ -1,0 +1,12 @@
+//! Mailfuse: names a hijacked mail account within its first few spam messages, and says why.
+//!
+//! `src/ARCHITECTURE.md` has the rooms, the way of an event and the invariants.
+
+pub mod cli;
+pub mod config;
+pub mod core;
+pub mod event;
+pub mod input;
+pub mod logs;
+pub mod report;
+pub mod state;

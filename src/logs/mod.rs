@@ -1,0 +1,1 @@
+//! Readers of other people's logs: each turns lines into events.

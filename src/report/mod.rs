@@ -1,0 +1,1 @@
+//! The incident report: what a reviewer reads, prints and passes on.
