@@ -130,11 +130,15 @@ impl Event<'_> {
         if let Some(t) = &self.tenant {
             return Some(t);
         }
-        let account = self.account.as_deref()?;
-        Some(match account.rsplit_once('@') {
-            Some((_, domain)) if !domain.is_empty() => domain,
-            _ => account,
-        })
+        self.account.as_deref().map(default_tenant)
+    }
+}
+
+/// The customer that an account belongs to where nothing says so: its domain, else itself.
+pub fn default_tenant(account: &str) -> &str {
+    match account.rsplit_once('@') {
+        Some((_, domain)) if !domain.is_empty() => domain,
+        _ => account,
     }
 }
 
