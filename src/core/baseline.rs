@@ -101,7 +101,11 @@ impl Baseline {
             Teaches::Clamped => prior.clamp_decades,
             Teaches::Freely => f64::INFINITY,
         };
-        let clamp = |rate: Rate, seen: f64| if decades.is_finite() { seen.min(rate.limit(decades, 1.0)) } else { seen };
+        let clamp = |rate: Rate, seen: f64| {
+            // The inverse is dear; nearly always the day is no surprise.
+            let usual = seen <= rate.mean(1.0) || rate.surprise(seen, 1.0) <= decades;
+            if usual { seen } else { rate.limit(decades, 1.0).min(seen) }
+        };
         let new = if new > 0.0 { clamp(self.new_rate(prior), new) } else { 0.0 };
         let volume = if volume > 0.0 { clamp(self.volume_rate(prior), volume) } else { 0.0 };
         let fade = keep.powi(days.min(10_000) as i32 - 1);

@@ -58,9 +58,20 @@ impl Contacts {
         if self.wide.len() + self.fresh.len() > WIDE_MAX {
             self.older = std::mem::take(&mut self.wide);
         }
-        self.wide.append(&mut self.fresh);
-        // Two sorted runs in effect: the standard sort finds them and merges.
-        self.wide.sort();
+        // Merged from the back, in place: what is already sorted moves once.
+        self.fresh.sort_unstable();
+        let (mut old, mut to) = (self.wide.len(), self.wide.len() + self.fresh.len());
+        self.wide.resize(to, 0);
+        while let Some(&newest) = self.fresh.last() {
+            to -= 1;
+            if old > 0 && self.wide[old - 1] > newest {
+                old -= 1;
+                self.wide[to] = self.wide[old];
+            } else {
+                self.wide[to] = newest;
+                self.fresh.pop();
+            }
+        }
     }
 
     /// How many are known, at most.

@@ -41,7 +41,7 @@ pub fn list(account: &Account, policy: &Policy, t: &Threshold, weighed: &Weighed
 fn new_recipients(account: &Account, policy: &Policy, t: &Threshold, weighed: &Weighed, severity: Severity) -> Evidence {
     let prior = &policy.detect.prior;
     let rate = account.baseline().new_rate(prior);
-    let w = verdict::exposure_days(policy, weighed.span_s);
+    let w = policy.exposure_days(weighed.window);
     // The verdict counts damped; people count heads. At the mix of message sizes at hand one is so many of the other.
     let heads = f64::from(weighed.counted.new_recipients) * UNIT / f64::from(weighed.counted.new_damped.max(1));
     let observed = f64::from(weighed.counted.new_recipients);
@@ -131,7 +131,7 @@ fn volume(account: &Account, policy: &Policy, weighed: &Weighed) -> Option<Evide
         return None;
     }
     let rate = account.baseline().volume_rate(&policy.detect.prior);
-    let w = verdict::exposure_days(policy, weighed.span_s);
+    let w = policy.exposure_days(weighed.window);
     let heads = f64::from(weighed.counted.recipients) * UNIT / f64::from(weighed.counted.volume.max(1));
     let observed = f64::from(weighed.counted.recipients);
     let expected = rounded(rate.mean(w) * heads);

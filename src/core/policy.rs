@@ -207,7 +207,13 @@ pub struct Policy {
     pub spans: Spans,
     /// Everything else.
     pub detect: Detect,
+    /// Of each window: its exposure in days, and the damped new recipients that reach 0, 1, 2, … decades of surprise under the
+    /// rarest posterior that an account can have.
+    derived: Vec<(f64, [f64; FLOORS])>,
 }
+
+/// Decades for which [`Policy::floor_new`] is tabled.
+const FLOORS: usize = 16;
 
 /// A policy that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -221,6 +227,18 @@ pub enum BadPolicy {
     /// A warning above critical.
     #[error("detect.thresholds.{0}: warning must not be above critical")]
     Order(&'static str),
+}
+
+fn derive(prior: &Prior, span_s: u32) -> (f64, [f64; FLOORS]) {
+    let days = f64::from(span_s) / 86_400.0;
+    let exposure = if days < 1.0 { days.powf(prior.concentration) } else { days };
+    let rarest = prior.new_recipients.posterior(0.0, prior.memory_days);
+    let mut floors = [0.0; FLOORS];
+    for (decades, floor) in floors.iter_mut().enumerate().skip(1) {
+        // A little below, because the limit is found within 1/1000.
+        *floor = rarest.limit(decades as f64, exposure) * 0.998;
+    }
+    (exposure, floors)
 }
 
 impl Policy {
@@ -261,6 +279,18 @@ impl Policy {
                 return Err(BadPolicy::Order(name));
             }
         }
-        Ok(Self { by, key, spans, detect })
+        let derived = spans.all_s().iter().map(|&span_s| derive(&detect.prior, span_s)).collect();
+        Ok(Self { by, key, spans, detect, derived })
+    }
+
+    /// A window's exposure in days: a fraction f of a day counts as f^concentration, because people write in bursts.
+    pub fn exposure_days(&self, window: usize) -> f64 {
+        self.derived[window].0
+    }
+
+    /// Damped new recipients below which no account has a surprise of `decades` in a window.
+    pub fn floor_new(&self, window: usize, decades: f64) -> f64 {
+        let floors = &self.derived[window].1;
+        floors[(decades.max(0.0) as usize).min(FLOORS - 1)]
     }
 }

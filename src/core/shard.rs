@@ -30,6 +30,9 @@ pub struct Step {
     pub refused: bool,
 }
 
+/// A critical incident is weighed again after this much of its account's clock, in milliseconds.
+const CRITICAL_AGAIN_MS: i64 = 60_000;
+
 /// The accounts of one partition.
 #[derive(Debug)]
 pub struct Shard {
@@ -110,12 +113,6 @@ impl Shard {
         self.history_since
     }
 
-    /// The verdict on an account as it stands: its stratum, and its strongest window.
-    pub fn verdict(&self, account: &Account) -> (Stratum, Option<(Weighed, Option<Severity>)>) {
-        let stratum = account.stratum();
-        (stratum, verdict::strongest(account, &self.policy, verdict::threshold(&self.policy, stratum)))
-    }
-
     /// The place of an account, met now if it is not known, met again if it was idle for so long that it counts as forgotten.
     fn place(&mut self, name: &str, ts_ms: i64) -> usize {
         let hash = self.prints.of(name);
@@ -168,9 +165,17 @@ impl Shard {
     }
 
     fn weigh(&mut self, place: usize, out: &mut Vec<Alert>) {
-        let (stratum, strongest) = self.verdict(&self.accounts[place]);
-        let Some((weighed, Some(severity))) = strongest else { return };
         let account = &mut self.accounts[place];
+        // A critical incident can grow no worse; once a minute is enough to know that it goes on.
+        if let Some(incident) = &account.incident
+            && incident.severity == Severity::Critical
+            && account.clock_ms() - incident.active_ms < CRITICAL_AGAIN_MS
+        {
+            return;
+        }
+        let stratum = account.stratum();
+        let t = verdict::threshold(&self.policy, stratum);
+        let Some((weighed, severity)) = verdict::strongest(account, &self.policy, t) else { return };
         let clock_ms = account.clock_ms();
         let kind = match &mut account.incident {
             Some(incident) => {

@@ -34,8 +34,9 @@ pub fn gamma_poisson_limit(decades: f64, w: f64, a: f64, b: f64) -> f64 {
     high
 }
 
-/// Answers beyond this many are scaled down with their refusals: less surprise, and a bound on the sum.
-const ANSWERS_MAX: u32 = 4096;
+/// Answers beyond this many are scaled down with their refusals: a little less surprise (the posterior is never as narrow as
+/// so many answers would allow to tell), and a bound on the sum.
+const ANSWERS_MAX: u32 = 256;
 
 /// Surprise of at least `refused` refusals among `answered` answers, the share of refusals having the posterior
 /// Beta(`alpha`, `beta`): the upper tail of the beta-binomial distribution, summed from its probability function
@@ -62,7 +63,7 @@ pub fn beta_binomial(refused: u32, answered: u32, alpha: f64, beta: f64) -> f64 
         let i = f64::from(i);
         term *= (nf - i) / (i + 1.0) * (alpha + i) / (beta + nf - i - 1.0);
         sum += term;
-        if term < 1e-12 * sum {
+        if term < 1e-9 * sum {
             break;
         }
     }

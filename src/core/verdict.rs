@@ -132,43 +132,79 @@ pub fn threshold(policy: &Policy, stratum: Stratum) -> &Threshold {
     }
 }
 
-/// A window's exposure in days: a fraction f of a day counts as f^concentration, because people write in bursts.
-pub fn exposure_days(policy: &Policy, span_s: u32) -> f64 {
-    let days = f64::from(span_s) / f64::from(DAY_S);
-    if days < 1.0 { days.powf(policy.detect.prior.concentration) } else { days }
-}
 
 /// Weighs one window of an account.
 pub fn weigh(account: &Account, policy: &Policy, t: &Threshold, window: usize) -> Weighed {
+    let counted = account.windows().sum(&policy.spans, window, account.now_s());
+    let mut weighed = cheap(account, policy, window, counted);
+    weighed.new_raw = new_surprise(account, policy, &weighed);
+    weighed.new_recipients = weighed.new_raw.min(t.new_recipients_max);
+    weighed.refusals = refusal_surprise(account, policy, &weighed, t);
+    weighed.volume = volume_surprise(account, policy, &weighed);
+    weighed
+}
+
+/// The same, given up as soon as it cannot amount to a warning any more: tail probabilities cost, and nearly always the next
+/// one need not be asked for. Never wrong with `None`.
+fn weigh_severe(
+    account: &Account,
+    policy: &Policy,
+    t: &Threshold,
+    window: usize,
+    counted: Counters,
+) -> Option<(Weighed, Severity)> {
+    let mut weighed = cheap(account, policy, window, counted);
+    let refusals_max = if counted.refused > 0 { t.refusals_max } else { 0.0 };
+    let others = weighed.networks + weighed.complaints + refusals_max + VOLUME_MAX;
+    let needed = (t.warning - others).min(t.alone_warning);
+    if f64::from(counted.new_damped) / UNIT < policy.floor_new(window, needed) {
+        return None;
+    }
+    weighed.new_raw = new_surprise(account, policy, &weighed);
+    weighed.new_recipients = weighed.new_raw.min(t.new_recipients_max);
+    let alone = weighed.new_raw >= t.alone_warning;
+    if !alone && weighed.score() + refusals_max + VOLUME_MAX < t.warning {
+        return None;
+    }
+    weighed.refusals = refusal_surprise(account, policy, &weighed, t);
+    if !alone && weighed.score() + VOLUME_MAX < t.warning {
+        return None;
+    }
+    weighed.volume = volume_surprise(account, policy, &weighed);
+    Some((weighed, weighed.severity(t)?))
+}
+
+/// The parts of the evidence that need no tail probability.
+fn cheap(account: &Account, policy: &Policy, window: usize, counted: Counters) -> Weighed {
     let span_s = policy.spans.all_s()[window];
-    let now_s = account.now_s();
-    let counted = account.windows().sum(&policy.spans, window, now_s);
-    let prior = &policy.detect.prior;
-    let base = account.baseline();
-    let w = exposure_days(policy, span_s);
-    let new = f64::from(counted.new_damped) / UNIT;
-    let new_raw = base.new_rate(prior).surprise(new, w);
-    let volume = base.volume_rate(prior).surprise(f64::from(counted.volume) / UNIT, w);
-    let refusals = if counted.refused_quarters == 0 {
-        0.0
-    } else {
-        let (alpha, beta) = base.refusals(prior);
-        super::tail::beta_binomial(counted.refused_quarters.div_ceil(4), counted.answered, alpha, beta)
-    };
-    let start_s = window::start_s(span_s, now_s);
-    let networks = networks(account, &counted, start_s, base.foreign_probability(prior));
-    let complaints = (COMPLAINT * f64::from(counted.complaints)).min(3.0 * COMPLAINT);
+    let probability = account.baseline().foreign_probability(&policy.detect.prior);
     Weighed {
         window,
         span_s,
         counted,
-        new_raw,
-        new_recipients: new_raw.min(t.new_recipients_max),
-        networks,
-        refusals: refusals.min(t.refusals_max),
-        complaints,
-        volume: volume.min(VOLUME_MAX),
+        new_raw: 0.0,
+        new_recipients: 0.0,
+        networks: networks(account, &counted, window::start_s(span_s, account.now_s()), probability),
+        refusals: 0.0,
+        complaints: (COMPLAINT * f64::from(counted.complaints)).min(3.0 * COMPLAINT),
+        volume: 0.0,
     }
+}
+
+fn new_surprise(account: &Account, policy: &Policy, weighed: &Weighed) -> f64 {
+    let new = f64::from(weighed.counted.new_damped) / UNIT;
+    account.baseline().new_rate(&policy.detect.prior).surprise(new, policy.exposure_days(weighed.window))
+}
+
+fn refusal_surprise(account: &Account, policy: &Policy, weighed: &Weighed, t: &Threshold) -> f64 {
+    let refused = weighed.counted.refused_quarters.div_ceil(4);
+    let (alpha, beta) = account.baseline().refusals(&policy.detect.prior);
+    super::tail::beta_binomial(refused, weighed.counted.answered, alpha, beta).min(t.refusals_max)
+}
+
+fn volume_surprise(account: &Account, policy: &Policy, weighed: &Weighed) -> f64 {
+    let volume = f64::from(weighed.counted.volume) / UNIT;
+    account.baseline().volume_rate(&policy.detect.prior).surprise(volume, policy.exposure_days(weighed.window)).min(VOLUME_MAX)
 }
 
 /// Networks never seen before, as far as they carry the new recipients: the first by how often this account has such a day.
@@ -185,15 +221,21 @@ fn networks(account: &Account, counted: &Counters, start_s: u32, probability: f6
     (decades * share.min(1.0)).clamp(0.0, NETWORKS_MAX)
 }
 
-/// The strongest window of an account: the most severe, among them the highest score.
-pub fn strongest(account: &Account, policy: &Policy, t: &Threshold) -> Option<(Weighed, Option<Severity>)> {
-    let mut best: Option<(Weighed, Option<Severity>)> = None;
+/// The strongest window that amounts to something: the most severe, among them the highest score. A window that counts nothing
+/// beyond the shorter one before it says nothing new.
+pub fn strongest(account: &Account, policy: &Policy, t: &Threshold) -> Option<(Weighed, Severity)> {
+    let mut best: Option<(Weighed, Severity)> = None;
+    let mut shorter = Counters::default();
     for (i, &span_s) in policy.spans.all_s().iter().enumerate() {
         if span_s < policy.detect.decide_from_s {
             continue;
         }
-        let weighed = weigh(account, policy, t, i);
-        let severity = weighed.severity(t);
+        let counted = account.windows().sum(&policy.spans, i, account.now_s());
+        if counted == shorter {
+            continue;
+        }
+        shorter = counted;
+        let Some((weighed, severity)) = weigh_severe(account, policy, t, i, counted) else { continue };
         if best.as_ref().is_none_or(|(b, s)| (severity, weighed.score()) > (*s, b.score())) {
             best = Some((weighed, severity));
         }
