@@ -8,6 +8,7 @@ use super::{Auth, Complaint, Event, Kind, Limits, Outcome, Recipients, Reject, S
 
 /// What a record turned out to be.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // Nearly every record is the large one; a box would cost more than the copy.
 pub enum Decoded<'a> {
     /// An event, and what the limits took from it.
     Event(Event<'a>, Cut),
