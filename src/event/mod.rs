@@ -2,8 +2,17 @@
 //!
 //! Every reader of somebody else's log ends in an [`Event`]; the core knows nothing else.
 
+mod decode;
+mod encode;
+mod limits;
+mod reject;
 mod time;
+pub mod wire;
 
+pub use decode::{Cut, Decoded, decode, time_of};
+pub use encode::{EncodeError, encode};
+pub use limits::Limits;
+pub use reject::Reject;
 pub use time::{BadTime, Timestamp};
 
 use std::borrow::Cow;

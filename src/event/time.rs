@@ -1,8 +1,13 @@
 //! Event time: milliseconds since 1970-01-01T00:00:00Z, and its two written forms.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Integers that are milliseconds: 2001 to 2286. Written in seconds, 13 digits would be after year 33,000.
+const MS_OF_13_DIGITS: Range<u64> = 1_000_000_000_000..10_000_000_000_000;
+const YEAR_10000_MS: u64 = 253_402_300_800_000;
 
 /// Event time in milliseconds since 1970-01-01T00:00:00Z.
 ///
@@ -19,6 +24,33 @@ impl Timestamp {
     /// Seconds since 1970, rounded down.
     pub fn seconds(self) -> i64 {
         self.0.div_euclid(1000)
+    }
+
+    /// Reads Unix time from an integer: seconds, or milliseconds where it has 13 digits. `None` past year 9999.
+    pub fn from_unix_integer(n: u64) -> Option<Self> {
+        let ms =
+            if (MS_OF_13_DIGITS).contains(&n) { n } else { n.checked_mul(1000).filter(|&ms| ms < YEAR_10000_MS)? };
+        i64::try_from(ms).ok().map(Self)
+    }
+
+    /// Reads Unix time from a number that was not written as an integer.
+    ///
+    /// A binary fraction is near the decimal one that was written, to either side: it is rounded to the microsecond, which
+    /// at today's times it still resolves, and then, as the RFC 3339 form is, cut to the millisecond.
+    pub fn from_unix_number(x: f64) -> Option<Self> {
+        if x.fract() == 0.0 && (0.0..1e14).contains(&x) {
+            return Self::from_unix_integer(x as u64);
+        }
+        (0.0..1e12)
+            .contains(&x)
+            .then(|| (x * 1e6).round() as u64 / 1000)
+            .filter(|&ms| ms < YEAR_10000_MS)
+            .and_then(|ms| i64::try_from(ms).ok().map(Self))
+    }
+
+    /// Whether an event can have happened then: not before 1970 in any zone.
+    pub(crate) fn is_plausible(self) -> bool {
+        self.0 >= -86_400_000
     }
 
     /// Reads an RFC 3339 time.
