@@ -10,7 +10,6 @@ use crate::event::Timestamp;
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 58.0;
 const RIGHT: f64 = 14.0;
-const TOP: f64 = 72.0;
 const PLOT: f64 = 190.0;
 const BOTTOM: f64 = 40.0;
 const MARK_ROW: f64 = 17.0;
@@ -40,6 +39,8 @@ struct Frame<'a> {
     bar_s: i64,
     up_max: u64,
     down_max: u64,
+    /// Where the bars' ground begins: below the marks' labels.
+    top: f64,
 }
 
 struct Mark {
@@ -59,22 +60,24 @@ pub(super) fn timeline(report: &IncidentReport, detail: &Detail, clock: &Clock, 
     let later = detail.timeline.merged(Timestamp((to.seconds() + own) * 1000), Timestamp(i64::MAX / 2), own);
     // Whole bars, so that the first and the last are not cut.
     let end = bars.keys().next_back().map_or(to.seconds(), |last| (last + bar_s).max(to.seconds()));
-    let frame = Frame {
+    let mut frame = Frame {
         clock,
         from: bars.keys().next().map_or(from.seconds(), |first| (*first).min(from.seconds())),
         to: end.max(from.seconds() + 1),
         bar_s,
         up_max: bars.values().map(|c| c.recipients.max(c.new)).max().unwrap_or(0).max(1),
         down_max: bars.values().map(|c| c.refused).max().unwrap_or(0),
+        top: 0.0,
     };
     let marks = marks(report, clock, &frame);
+    frame.top = 18.0 + MARK_ROW * marks.len() as f64;
     let incident = &report.incident;
     let total = report.total();
     let title_id = format!("chart-{nth}-title");
     let desc_id = format!("chart-{nth}-desc");
     let hatch_id = format!("chart-{nth}-hatch");
     let svg = html! {
-        svg.timeline role="img" aria-labelledby={ (title_id) " " (desc_id) } viewBox={ "0 0 " (WIDTH) " " (TOP + PLOT + BOTTOM) }
+        svg.timeline role="img" aria-labelledby={ (title_id) " " (desc_id) } viewBox={ "0 0 " (WIDTH) " " (frame.top + PLOT + BOTTOM) }
             xmlns="http://www.w3.org/2000/svg" {
             title id=(title_id) { "Recipients of " (who) " over time" }
             desc id=(desc_id) {
@@ -151,7 +154,7 @@ impl Frame<'_> {
     }
 
     fn zero(&self) -> f64 {
-        round(TOP + self.unit() * self.up_max as f64)
+        round(self.top + self.unit() * self.up_max as f64)
     }
 
     fn bar(&self, path: &mut String, start: i64, y: f64, height: f64) {
@@ -197,18 +200,17 @@ impl Frame<'_> {
         let incident = &report.incident;
         let (first, flag) = (self.x_of(incident.first_ts), self.x_of(incident.flag.ts));
         let last = report.last_send.map_or(flag, |l| self.x_of(l).max(flag));
-        let band = |class: &str, x1: f64, x2: f64, label: &str| {
+        // The strip above the bars shows the two even where bars cover the ground.
+        let band = |side: &str, x1: f64, x2: f64| {
             html! {
                 @if x2 > x1 {
-                    rect class=(class) x=(x1) y=(TOP) width=(round(x2 - x1)) height=(PLOT) {}
-                    @if x2 - x1 > 150.0 { text.band-label x=(x2 - 6.0) y=(TOP + 14.0) text-anchor="end" { (label) } }
+                    rect class={ "band-" (side) } x=(x1) y=(self.top) width=(round(x2 - x1)) height=(PLOT) {}
+                    rect class={ "strip-" (side) } x=(x1) y=(self.top - 11.0) width=(round(x2 - x1)) height="6" {}
                 }
             }
         };
-        html! {
-            (band("band-before", first, flag.max(first + 1.5), "before the flag"))
-            (band("band-after", flag.max(first + 1.5), last, "after the flag"))
-        }
+        let split = flag.max(first + 3.0);
+        html! { (band("before", first, split)) (band("after", split, last)) }
     }
 
     fn axes(&self) -> Markup {
@@ -222,9 +224,9 @@ impl Frame<'_> {
                 line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(y) y2=(y) {}
                 text.tick x=(LEFT - 7.0) y=(y + 4.0) text-anchor="end" { (number(n)) }
             }
-            text.axis-name x="13" y=(round((TOP + zero) / 2.0)) text-anchor="middle" transform={ "rotate(-90 13 " (round((TOP + zero) / 2.0)) ")" } { "recipients" }
+            text.axis-name x="13" y=(round((self.top + zero) / 2.0)) text-anchor="middle" transform={ "rotate(-90 13 " (round((self.top + zero) / 2.0)) ")" } { "recipients" }
             @if self.down_max as f64 * unit > 44.0 {
-                @let y = round((zero + TOP + PLOT) / 2.0);
+                @let y = round((zero + self.top + PLOT) / 2.0);
                 text.axis-name x="13" y=(y) text-anchor="middle" transform={ "rotate(-90 13 " (y) ")" } { "refused" }
             }
             (self.time_axis())
@@ -235,7 +237,7 @@ impl Frame<'_> {
         let seconds = self.to - self.from;
         let step =
             TICK_WIDTHS_S.into_iter().find(|w| seconds / w <= 9).unwrap_or_else(|| (seconds / 86_400 / 9 + 1) * 86_400);
-        let floor = TOP + PLOT;
+        let floor = self.top + PLOT;
         let mut day_before = String::new();
         let mut ticks = Vec::new();
         let offset = |s: i64| self.clock.offset_s(Timestamp(s.saturating_mul(1000)));
@@ -273,7 +275,7 @@ impl Frame<'_> {
                 @let y = 12.0 + MARK_ROW * row as f64;
                 // Towards the middle, where there is room.
                 @let left = x > LEFT + (WIDTH - LEFT) * 0.7;
-                line class={ "mark " (mark.class) } x1=(x) x2=(x) y1=(y - 9.0) y2=(TOP + PLOT) {}
+                line class={ "mark " (mark.class) } x1=(x) x2=(x) y1=(y - 9.0) y2=(self.top + PLOT) {}
                 text class={ "mark-label " (mark.class) } x=(if left { x - 6.0 } else { x + 6.0 }) y=(y)
                     text-anchor=(if left { "end" } else { "start" }) { (mark.label) }
             }
@@ -284,7 +286,7 @@ impl Frame<'_> {
         let (x1, x2) = (self.x(start as f64), self.x((start + self.bar_s) as f64));
         let at = |s: i64| self.clock.time(Timestamp(s.saturating_mul(1000)));
         html! {
-            rect.hover x=(x1) y=(TOP) width=(round((x2 - x1).max(0.5))) height=(PLOT) {
+            rect.hover x=(x1) y=(self.top) width=(round((x2 - x1).max(0.5))) height=(PLOT) {
                 title {
                     (at(start)) "–" (at(start + self.bar_s)) ": " (count(cell.recipients, "recipient")) ", "
                     (number(cell.new)) " new, " (number(cell.refused)) " refused"

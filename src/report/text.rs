@@ -28,7 +28,7 @@ pub(super) fn count(n: u64, one: &str) -> String {
         return format!("1 {one}");
     }
     let many = match one.strip_suffix('y') {
-        Some(stem) if !one.ends_with("ey") => format!("{stem}ies"),
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
         _ if one.ends_with('s') => format!("{one}es"),
         _ => format!("{one}s"),
     };
@@ -147,9 +147,9 @@ impl Clock {
         self.format(ts, "%Y-%m-%d %H:%M:%S")
     }
 
-    /// `2012-07-10`.
+    /// `10 July 2012`.
     pub fn date(&self, ts: Timestamp) -> String {
-        self.format(ts, "%Y-%m-%d")
+        self.format(ts, "%-d %B %Y")
     }
 
     /// `10:11:26`.
@@ -192,6 +192,7 @@ mod tests {
         assert_eq!(count(1, "network"), "1 network");
         assert_eq!(count(3, "address"), "3 addresses");
         assert_eq!(count(3, "query"), "3 queries");
+        assert_eq!(count(3, "relay"), "3 relays");
         assert_eq!(value(31.0), "31");
         assert_eq!(value(1234.5), "1,235");
         assert_eq!(value(0.50), "0.5");

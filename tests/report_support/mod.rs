@@ -50,6 +50,7 @@ pub struct Hijack {
     /// The send names its recipients; else it counts them.
     pub named: bool,
     pub pattern: Pattern,
+    pub stays_warning: bool,
 }
 
 impl Hijack {
@@ -67,6 +68,7 @@ impl Hijack {
             relay_at_send: true,
             named: true,
             pattern: Pattern::Hijack,
+            stays_warning: false,
         }
     }
 
@@ -97,7 +99,7 @@ impl Hijack {
             ts: Timestamp(ts),
             severity,
             account: self.account.clone(),
-            tenant: self.account.rsplit('@').next().unwrap().to_owned(),
+            tenant: self.account.rsplit('@').next().unwrap_or_default().to_owned(),
             incident: self.incident(),
             score: 11.7,
             pattern: self.pattern,
@@ -148,14 +150,20 @@ impl Hijack {
     }
 
     pub fn alerts(&self) -> Vec<Alert> {
-        let first = if self.escalate_at.is_some() { Severity::Warning } else { Severity::Critical };
+        let first =
+            if self.escalate_at.is_some() || self.stays_warning { Severity::Warning } else { Severity::Critical };
         let mut out = vec![self.alert(AlertKind::Flagged, self.sent_at(self.flag_at - 1), first, self.flag_at)];
-        if let Some(at) = self.escalate_at {
+        if let Some(at) = self.escalate_at.filter(|_| !self.stays_warning) {
             out.push(self.alert(AlertKind::Escalated, self.sent_at(at - 1), Severity::Critical, at));
         }
         if let Some(after) = self.cleared_after_ms {
             let ts = self.sent_at(self.messages - 1) + after;
-            out.push(self.alert(AlertKind::Cleared, ts, Severity::Critical, self.messages));
+            out.push(self.alert(
+                AlertKind::Cleared,
+                ts,
+                if self.stays_warning { first } else { Severity::Critical },
+                self.messages,
+            ));
         }
         out
     }
@@ -181,7 +189,7 @@ impl Hijack {
             for (k, rcpt) in rcpts.iter().enumerate() {
                 let (status, reply) = match dice.below(20) {
                     0..=12 => (Status::Bounced, "host mx3.qq.com[113.108.79.139] said: 550 Connection frequency limited. http://service.mail.qq.com/cgi-bin/help?subtype=1 (in reply to RCPT TO command)".to_owned()),
-                    13..=15 => (Status::Bounced, format!("550 5.1.1 <{rcpt}>: Recipient address rejected: User {} unknown", rcpt.split('@').next().unwrap())),
+                    13..=15 => (Status::Bounced, format!("550 5.1.1 <{rcpt}>: Recipient address rejected: User {} unknown", rcpt.split('@').next().unwrap_or_default())),
                     16 => (Status::Deferred, "452 4.7.1 Try again later".to_owned()),
                     _ => (Status::Delivered, "250 2.0.0 Ok".to_owned()),
                 };
@@ -339,6 +347,7 @@ pub fn forty() -> (Vec<Alert>, Vec<Seen>) {
         h.rcpts = 1 + dice.below(25);
         h.flag_at = 1 + dice.below(4);
         h.escalate_at = (i % 3 == 0).then_some(4);
+        h.stays_warning = i % 7 == 6;
         h.cleared_after_ms = (i % 4 == 1).then_some(3_600_000);
         h.relays = (0..1 + i % 3).map(|r| format!("mta{}.out.provider.example", (r + i) % 3)).collect();
         h.relay_at_send = i % 2 == 0;

@@ -40,7 +40,7 @@ impl Page<'_> {
                 h3 id={ "relay-" (nth) } { "Relay " (self.name(Name::Relay, &relay.relay)) }
                 p {
                     "Carried " (count(relay.messages, "burst message")) " to " (count(relay.recipients, "recipient")) " between "
-                    (self.clock.full(relay.span.0)) " and " (self.clock.full(relay.span.1)) ", of "
+                    (self.when(relay.span.0)) " and " (self.when(relay.span.1)) ", of "
                     @for (n, i) in relay.incidents.iter().take(INCIDENTS_NAMED).enumerate() {
                         @if n > 0 { ", " } (self.incident_link(*i))
                     }

@@ -23,11 +23,11 @@ impl Page<'_> {
                 }
                 p.facts {
                     (capital(words::looks(incident.gravest().pattern))) ". Tenant " (self.name(Name::Tenant, &incident.flag.tenant)) ". "
-                    "First message " (self.clock.full(incident.first_ts)) ", flagged " (span((incident.flag.ts.0 - incident.first_ts.0) / 1000)) " later"
+                    "First message " (self.when(incident.first_ts)) ", flagged " (span((incident.flag.ts.0 - incident.first_ts.0) / 1000)) " later"
                     @if let Some(e) = &incident.escalated { ", critical " (span((e.ts.0 - incident.first_ts.0) / 1000)) " after the first message" }
-                    @if let Some(last) = one.last_send { ", last message " (self.clock.full(last)) }
+                    @if let Some(last) = one.last_send { ", last message " (self.when(last)) }
                     @match incident.cleared {
-                        Some(at) => { ", cleared " (self.clock.full(at)) "." },
+                        Some(at) => { ", cleared " (self.when(at)) "." },
                         None => { ", not over when the log ends." },
                     }
                     @match incident.gravest().action {
@@ -67,8 +67,8 @@ impl Page<'_> {
                     span.key { (svg::swatch("bar-new", None)) " new recipients" }
                     span.key { (svg::swatch("bar-known", None)) " others, already known" }
                     span.key { (svg::swatch("bar-refused", Some(&hatch))) " refused, downwards" }
-                    span.key { (svg::swatch("band-before", None)) " before the flag" }
-                    span.key { (svg::swatch("band-after", None)) " after it" }
+                    span.key { (svg::swatch("strip-before", None)) " before the flag" }
+                    span.key { (svg::swatch("strip-after", None)) " after it" }
                     span { "All mail of the account; a bar is " (span(picture.bar_s)) "; times in " (self.clock.name()) "." }
                     @if picture.refused_later > 0 { span { " " (count(picture.refused_later, "recipient")) " refused later than shown." } }
                     @if picture.cleared_later { span { " Cleared later than shown." } }
@@ -88,7 +88,7 @@ impl Page<'_> {
         };
         let total = one.total();
         html! {
-            div.block {
+            div.block.leak {
                 h3 { "What leaked" }
                 div.scroll tabindex="0" role="region" aria-label="What leaked" { table {
                     thead { tr {
@@ -118,9 +118,10 @@ impl Page<'_> {
                             p { bdi { (words::reason(e, self.names.redacts())) } "." }
                             p.measure {
                                 (svg::share(e.weight, strongest)) " "
-                                (words::signal_name(e.signal)) ": weight " (value(e.weight)) " of " (value(alert.score))
-                                " · observed " b { (value(e.observed)) } " · normal " b { (value(e.expected)) } " · limit " b { (value(e.limit)) }
-                                " · in " (span(i64::from(e.window_s)))
+                                span { "weight " b { (value(e.weight)) } " of " (value(alert.score)) } " · "
+                                span { (words::signal_name(e.signal)) " in " (span(i64::from(e.window_s))) ": observed " b { (value(e.observed)) } } " · "
+                                span { "normal " b { (value(e.expected)) } } " · "
+                                span { "limit " b { (value(e.limit)) } }
                             }
                         }
                     } }
@@ -142,9 +143,9 @@ impl Page<'_> {
                     tbody {
                         @for n in &detail.networks.rows {
                             tr {
-                                th scope="row" { (self.name(Name::Network, &format!("{}/{}", n.base, n.bits))) }
+                                th.addr scope="row" { (self.name(Name::Network, &format!("{}/{}", n.base, n.bits))) }
                                 td { @if n.known { "yes" } @else { "no" } }
-                                td.when { (self.clock.full(n.first)) }
+                                td.when { (self.when(n.first)) }
                                 (num(n.addresses)) (num(n.messages)) (num(n.recipients))
                             }
                         }
@@ -167,7 +168,7 @@ impl Page<'_> {
                     thead { tr { th scope="col" { "Address" } th scope="col" { "First seen" } th.n scope="col" { "Messages" } th.n scope="col" { "Recipients" } } }
                     tbody {
                         @for a in &detail.addresses.rows {
-                            tr { th scope="row" { (self.name(Name::Address, &a.ip.to_string())) } td.when { (self.clock.full(a.first)) } (num(a.messages)) (num(a.recipients)) }
+                            tr { th.addr scope="row" { (self.name(Name::Address, &a.ip.to_string())) } td.when { (self.when(a.first)) } (num(a.messages)) (num(a.recipients)) }
                         }
                         (more_row(&detail.addresses, 4, "address", "recipient"))
                     }

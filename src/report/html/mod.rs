@@ -9,6 +9,8 @@ mod words;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::data::{Cut, Report};
+use crate::event::Timestamp;
+
 use super::redact::{Name, Names};
 use super::text::{Clock, number};
 
@@ -67,9 +69,16 @@ impl Page<'_> {
         }
     }
 
+    /// A moment in the log's zone; the machine-readable form is UTC.
+    fn when(&self, ts: Timestamp) -> Markup {
+        html! { time datetime=(ts) { (self.clock.full(ts)) } }
+    }
+
     /// A foreign name, set apart so that its direction of writing cannot reach the text around it.
     fn name(&self, kind: Name, name: &str) -> Markup {
-        html! { bdi { (self.names.show(kind, name)) } }
+        let shown = self.names.show(kind, name);
+        // Long names break after their dots and at signs, not in the middle of a word.
+        html! { bdi { @for part in shown.split_inclusive(['.', '@', '/']) { (part) wbr; } } }
     }
 }
 

@@ -8,9 +8,6 @@ use crate::report::data::{IncidentReport, Leak};
 use crate::report::redact::Name;
 use crate::report::text::{count, number, span};
 
-/// Relays named in a cell of the table.
-const RELAYS_IN_CELL: usize = 2;
-
 impl Page<'_> {
     pub(super) fn title(&self) -> String {
         let accounts = self.accounts();
@@ -19,11 +16,11 @@ impl Page<'_> {
             n => format!("{} flagged", count(n, "account")),
         };
         match self.report.inputs.period {
-            Some((from, to)) if self.clock.day(from) == self.clock.day(to) => {
-                format!("Incident report {}: {found}", self.clock.date(from))
+            Some((from, to)) if self.clock.date(from) == self.clock.date(to) => {
+                format!("Incident report, {}: {found}", self.clock.date(from))
             }
             Some((from, to)) => {
-                format!("Incident report {} to {}: {found}", self.clock.date(from), self.clock.date(to))
+                format!("Incident report, {} to {}: {found}", self.clock.date(from), self.clock.date(to))
             }
             None => format!("Incident report: {found}"),
         }
@@ -41,7 +38,7 @@ impl Page<'_> {
             p.lede {
                 (count(inputs.files.len() as u64, "file")) ", " (count(inputs.lines, "line")) ", " (count(inputs.events, "event"))
                 @if let Some((from, to)) = inputs.period {
-                    ", from " time datetime=(from) { (self.clock.full(from)) } " to " time datetime=(to) { (self.clock.full(to)) }
+                    ", from " (self.when(from)) " to " (self.when(to))
                 }
                 " (" (self.clock.name())
                 @if !inputs.year.is_empty() {
@@ -49,7 +46,7 @@ impl Page<'_> {
                 }
                 ")"
                 @let rejects: u64 = inputs.rejects.iter().map(|r| r.1).sum();
-                @if rejects > 0 { "; " (count(rejects, "line")) " refused" }
+                @if rejects > 0 { "; " (count(rejects, "line")) " rejected" }
                 @if !inputs.gaps.is_empty() { "; " (count(inputs.gaps.len() as u64, "gap")) }
                 ". mailfuse " (inputs.version) ", configuration " code { (inputs.config_digest) } ". "
                 a href="#sources" { "What was read" } "."
@@ -92,7 +89,7 @@ impl Page<'_> {
             p {
                 strong { (self.name(Name::Account, &incident.flag.account)) " " (words::looks(alert.pattern)) }
                 " (" (words::severity(incident.severity)) "). "
-                "Its first message of the burst went out at " strong { (self.clock.full(incident.first_ts)) } "; it was flagged "
+                "The burst’s first message went out at " strong { (self.when(incident.first_ts)) } "; it was flagged "
                 strong { (span((incident.flag.ts.0 - incident.first_ts.0) / 1000)) " later" } ", after "
                 (count(one.before.messages, "message")) " to " strong { (count(one.before.recipients, "recipient")) } ". "
                 @if one.after.messages > 0 {
@@ -125,11 +122,14 @@ impl Page<'_> {
             p {
                 strong { (count(self.accounts(), "account")) " were flagged" }
                 @if listed != self.accounts() { ", in " (count(listed, "incident")) }
-                ": " (number(critical as u64)) " critical, " (number((many.len() - critical) as u64)) " warning"
-                @if many.len() - critical != 1 { "s" }
+                @match (critical, many.len() - critical) {
+                    (_, 0) => ", all critical",
+                    (0, _) => ", all as warnings",
+                    (_, warnings) => { ": " (number(critical as u64)) " critical, " (count(warnings as u64, "warning")) },
+                }
                 @if self.report.incidents_more > 0 { " among the " (number(many.len() as u64)) " gravest" }
                 ". " (number(hijack as u64)) " look" @if hijack == 1 { "s" } " hijacked. "
-                "Half of them were flagged within " strong { (span(median)) } " of the burst's first message. "
+                "Half of them were flagged within " strong { (span(median)) } " of the burst’s first message. "
                 "Before their flags " (count(before.messages, "message")) " to " strong { (count(before.recipients, "recipient")) } " went out, after them "
                 (count(after.messages, "message")) " to " (count(after.recipients, "recipient")) "; "
                 (number(before.refused + after.refused)) " recipients were refused. "
@@ -164,11 +164,15 @@ impl Page<'_> {
                 h2 #flagged { "Flagged accounts" }
                 div.scroll tabindex="0" role="region" aria-labelledby="flagged" {
                     table.flagged {
-                        thead { tr {
-                            th scope="col" { "Account" } th scope="col" { "Flagged" } th scope="col" { "Severity" } th scope="col" { "Pattern" }
-                            th.n scope="col" { "Recipients before" } th.n scope="col" { "after the flag" } th.n scope="col" { "Refused" }
-                            th.n scope="col" { "Networks" } th scope="col" { "Relays" } th scope="col" { "Strongest reason" }
-                        } }
+                        thead {
+                            tr {
+                                th scope="col" rowspan="2" { "Account" } th scope="col" rowspan="2" { "Flagged" } th scope="col" rowspan="2" { "Severity" }
+                                th scope="col" rowspan="2" { "Pattern" } th.group scope="colgroup" colspan="2" { "Recipients" }
+                                th.n scope="col" rowspan="2" { "Refused" } th.n scope="col" rowspan="2" { "Networks" } th scope="col" rowspan="2" { "Relays" }
+                                th scope="col" rowspan="2" { "Strongest reason" }
+                            }
+                            tr { th.n scope="col" { "to flag" } th.n.last scope="col" { "after" } }
+                        }
                         tbody {
                             @for (i, incident) in self.report.incidents.iter().enumerate() { (self.flagged_row(i, incident)) }
                             @if self.report.incidents_more > 0 {
@@ -192,7 +196,7 @@ impl Page<'_> {
                     } @else { (self.name(Name::Account, &incident.flag.account)) }
                     @if one.nth.1 > 1 { small { " (" (one.nth.0) " of " (one.nth.1) ")" } }
                 }
-                td.when { time datetime=(incident.flag.ts) { (self.clock.full(incident.flag.ts)) } }
+                td.when { (self.when(incident.flag.ts)) }
                 td { (self.severity(incident.severity)) }
                 td { (words::pattern(alert.pattern)) }
                 (super::num(one.before.recipients))
@@ -200,9 +204,9 @@ impl Page<'_> {
                 (super::num(one.total().refused))
                 (super::num(one.networks))
                 td.relays {
-                    @for relay in one.relays.rows.iter().take(RELAYS_IN_CELL) { (self.name(Name::Relay, &relay.relay)) br; }
-                    @let more = (one.relays.rows.len().saturating_sub(RELAYS_IN_CELL)) as u64 + one.relays.more;
-                    @if more > 0 { "and " (number(more)) " more" }
+                    @if let Some(relay) = one.relays.rows.first() { (self.name(Name::Relay, &relay.relay)) }
+                    @let more = (one.relays.rows.len() as u64).saturating_sub(1) + one.relays.more;
+                    @if more > 0 { " and " (number(more)) " more" }
                     @if one.relays.rows.is_empty() { "not named" }
                 }
                 td.reason { bdi { (alert.evidence.first().map(|e| words::reason(e, self.names.redacts())).unwrap_or_default()) } }

@@ -21,7 +21,7 @@ impl Page<'_> {
                 dl {
                     dt { "Period" }
                     dd { @match inputs.period {
-                        Some((from, to)) => { (self.clock.full(from)) " to " (self.clock.full(to)) " (" (span((to.0 - from.0) / 1000)) ")" },
+                        Some((from, to)) => { (self.when(from)) " to " (self.when(to)) " (" (span((to.0 - from.0) / 1000)) ")" },
                         None => { "no event" },
                     } }
                     dt { "Zone" }
@@ -33,7 +33,7 @@ impl Page<'_> {
                     dt { "Lines" } dd { (number(inputs.lines)) }
                     dt { "Events" } dd { (number(inputs.events)) }
                     dt { "Accounts" } dd { (number(inputs.accounts_seen)) }
-                    dt { "Refused" } dd { (self.rejects()) }
+                    dt { "Rejected" } dd { (self.rejects()) }
                     dt { "Gaps" } dd { (self.gaps()) }
                     dt { "Program" } dd { "mailfuse " (visible(&inputs.version)) }
                     dt { "Configuration" } dd { code { (visible(&inputs.config_digest)) } }
@@ -85,7 +85,7 @@ impl Page<'_> {
         html! {
             @if gaps.is_empty() { "none" }
             @for (from, to) in gaps.iter().take(GAPS_MAX) {
-                div { (self.clock.full(*from)) " to " (self.clock.full(*to)) " (" (span((to.0 - from.0) / 1000)) ")" }
+                div { (self.when(*from)) " to " (self.when(*to)) " (" (span((to.0 - from.0) / 1000)) ")" }
             }
             @if gaps.len() > GAPS_MAX { div { "and " (count((gaps.len() - GAPS_MAX) as u64, "more gap")) } }
         }
