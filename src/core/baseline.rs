@@ -116,7 +116,11 @@ impl Baseline {
             let keep = (1.0 - 1.0 / prior.refusal_memory_days) as f32;
             let (refused, answered) = (self.today.refused_quarters as f32 / 4.0, self.today.answered as f32);
             // A big day speaks for no more than `answers_max`, and a burst for nothing.
-            let share = if teaches == Teaches::Critical { 0.0 } else { (prior.answers_max as f32 / answered.max(1.0)).min(1.0) };
+            let share = if teaches == Teaches::Critical {
+                0.0
+            } else {
+                (prior.answers_max as f32 / answered.max(1.0)).min(1.0)
+            };
             self.refused_sum = self.refused_sum * keep + refused * share;
             self.answered_sum = self.answered_sum * keep + answered * share;
         }

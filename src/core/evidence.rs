@@ -38,7 +38,13 @@ pub fn list(account: &Account, policy: &Policy, t: &Threshold, weighed: &Weighed
     list
 }
 
-fn new_recipients(account: &Account, policy: &Policy, t: &Threshold, weighed: &Weighed, severity: Severity) -> Evidence {
+fn new_recipients(
+    account: &Account,
+    policy: &Policy,
+    t: &Threshold,
+    weighed: &Weighed,
+    severity: Severity,
+) -> Evidence {
     let prior = &policy.detect.prior;
     let rate = account.baseline().new_rate(prior);
     let w = policy.exposure_days(weighed.window);
@@ -96,7 +102,8 @@ fn networks(account: &Account, policy: &Policy, weighed: &Weighed) -> Option<Evi
     }
     let start_s = super::window::start_s(weighed.span_s, account.now_s());
     let observed = f64::from(account.networks().foreign_since(start_s, account.now_s()));
-    let expected = rounded(account.baseline().foreign_probability(&policy.detect.prior) * f64::from(weighed.span_s) / 86_400.0);
+    let expected =
+        rounded(account.baseline().foreign_probability(&policy.detect.prior) * f64::from(weighed.span_s) / 86_400.0);
     Some(Evidence {
         signal: Signal::NewNetworks,
         window_s: weighed.span_s,
@@ -122,7 +129,10 @@ fn complaints(weighed: &Weighed) -> Option<Evidence> {
         expected: 0.0,
         limit: 1.0,
         weight: rounded(weighed.complaints),
-        text: format!("{observed} complaints of recipients in {}; 0 are normal; 1 would have counted", span(weighed.span_s)),
+        text: format!(
+            "{observed} complaints of recipients in {}; 0 are normal; 1 would have counted",
+            span(weighed.span_s)
+        ),
     })
 }
 

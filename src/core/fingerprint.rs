@@ -24,6 +24,10 @@ impl Fingerprint {
 
     /// The hash of a recipient, ASCII case folded: `Bob@Example.com` is whom `bob@example.com` is.
     pub fn of_recipient(&self, address: &str) -> u64 {
-        if address.bytes().any(|b| b.is_ascii_uppercase()) { self.of(&address.to_ascii_lowercase()) } else { self.of(address) }
+        if address.bytes().any(|b| b.is_ascii_uppercase()) {
+            self.of(&address.to_ascii_lowercase())
+        } else {
+            self.of(address)
+        }
     }
 }

@@ -132,11 +132,8 @@ impl Totals {
 
     /// As the alert has it.
     pub fn burst(&self) -> Burst {
-        let mut domains: Vec<_> = self
-            .domains
-            .iter()
-            .map(|(domain, n)| DomainShare { domain: domain.to_string(), recipients: *n })
-            .collect();
+        let mut domains: Vec<_> =
+            self.domains.iter().map(|(domain, n)| DomainShare { domain: domain.to_string(), recipients: *n }).collect();
         domains.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.domain.cmp(&b.domain)));
         domains.truncate(DOMAINS_SHOWN);
         Burst {

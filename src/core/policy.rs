@@ -274,7 +274,8 @@ impl Policy {
             }
         }
         let t = &detect.thresholds;
-        for (name, t) in [("unknown", &t.unknown), ("new", &t.new), ("established", &t.established), ("bulk", &t.bulk)] {
+        for (name, t) in [("unknown", &t.unknown), ("new", &t.new), ("established", &t.established), ("bulk", &t.bulk)]
+        {
             if t.warning > t.critical {
                 return Err(BadPolicy::Order(name));
             }

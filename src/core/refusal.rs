@@ -101,7 +101,10 @@ pub fn read(outcome: &Outcome<'_>) -> Answer {
     if says(REPUTATION) {
         return Answer::Reputation;
     }
-    if matches!(detail, "1.1" | "1.2" | "1.3" | "1.6" | "1.10") || detail.starts_with("7.") || says(UNKNOWN_USER) || says(POLICY)
+    if matches!(detail, "1.1" | "1.2" | "1.3" | "1.6" | "1.10")
+        || detail.starts_with("7.")
+        || says(UNKNOWN_USER)
+        || says(POLICY)
     {
         return Answer::Telling;
     }

@@ -108,6 +108,36 @@ impl Shard {
         self.accounts.iter().map(|a| &**a)
     }
 
+    /// Open incidents, by the moment they are due to be cleared.
+    pub fn open_incidents(&self) -> impl Iterator<Item = (&Account, &Incident)> {
+        self.due.iter().filter_map(|&(_, place)| {
+            let account = &*self.accounts[place as usize];
+            account.incident.as_ref().map(|incident| (account, incident))
+        })
+    }
+
+    /// The largest `ts` met.
+    pub fn newest(&self) -> Timestamp {
+        Timestamp(self.newest_ms)
+    }
+
+    /// Sets the clock of a shard that is being restored.
+    pub fn restore_clock(&mut self, newest: Timestamp) {
+        self.newest_ms = newest.0;
+    }
+
+    /// Takes in a stored account, which the shard must not know yet.
+    pub fn restore(&mut self, account: Account) {
+        let place = self.accounts.len() as u32;
+        if let Some(incident) = &account.incident {
+            self.due.insert((incident.due_ms(self.policy.detect.quiet_s), place));
+        }
+        let hash = self.prints.of(account.name());
+        self.accounts.push(Box::new(account));
+        let (accounts, prints) = (&self.accounts, &self.prints);
+        self.places.insert_unique(hash, place, |&p| prints.of(accounts[p as usize].name()));
+    }
+
     /// When the first event of all history happened.
     pub fn history_since(&self) -> Timestamp {
         self.history_since

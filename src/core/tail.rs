@@ -47,9 +47,7 @@ pub fn beta_binomial(refused: u32, answered: u32, alpha: f64, beta: f64) -> f64 
     }
     let answered = answered.max(refused);
     let (k, n) = match answered {
-        n if n > ANSWERS_MAX => {
-            ((u64::from(refused) * u64::from(ANSWERS_MAX) / u64::from(n)) as u32, ANSWERS_MAX)
-        }
+        n if n > ANSWERS_MAX => ((u64::from(refused) * u64::from(ANSWERS_MAX) / u64::from(n)) as u32, ANSWERS_MAX),
         n => (refused, n),
     };
     if k == 0 {

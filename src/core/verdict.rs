@@ -71,13 +71,21 @@ impl Weighed {
         self.networks + self.refusals + self.complaints
     }
 
+    /// Whether something beside the number of recipients speaks.
+    pub fn is_corroborated(&self) -> bool {
+        self.corroboration() >= CORROBORATED
+    }
+
+    /// Whether so many of the recipients are new that new recipients may flag alone.
+    pub fn is_mostly_new(&self) -> bool {
+        f64::from(self.counted.new_damped) >= STRANGERS * f64::from(self.counted.volume)
+    }
+
     /// What it amounts to under `t`.
     pub fn severity(&self, t: &Threshold) -> Option<Severity> {
-        let corroborated = self.corroboration() >= CORROBORATED;
-        let strangers = f64::from(self.counted.new_damped) >= STRANGERS * f64::from(self.counted.volume);
-        if (corroborated && self.score() >= t.critical) || (strangers && self.new_raw >= t.alone) {
+        if (self.is_corroborated() && self.score() >= t.critical) || (self.is_mostly_new() && self.new_raw >= t.alone) {
             Some(Severity::Critical)
-        } else if self.score() >= t.warning || (strangers && self.new_raw >= t.alone_warning) {
+        } else if self.score() >= t.warning || (self.is_mostly_new() && self.new_raw >= t.alone_warning) {
             Some(Severity::Warning)
         } else {
             None
@@ -131,7 +139,6 @@ pub fn threshold(policy: &Policy, stratum: Stratum) -> &Threshold {
         Stratum::Bulk => &t.bulk,
     }
 }
-
 
 /// Weighs one window of an account.
 pub fn weigh(account: &Account, policy: &Policy, t: &Threshold, window: usize) -> Weighed {
@@ -204,7 +211,11 @@ fn refusal_surprise(account: &Account, policy: &Policy, weighed: &Weighed, t: &T
 
 fn volume_surprise(account: &Account, policy: &Policy, weighed: &Weighed) -> f64 {
     let volume = f64::from(weighed.counted.volume) / UNIT;
-    account.baseline().volume_rate(&policy.detect.prior).surprise(volume, policy.exposure_days(weighed.window)).min(VOLUME_MAX)
+    account
+        .baseline()
+        .volume_rate(&policy.detect.prior)
+        .surprise(volume, policy.exposure_days(weighed.window))
+        .min(VOLUME_MAX)
 }
 
 /// Networks never seen before, as far as they carry the new recipients: the first by how often this account has such a day.
@@ -250,7 +261,7 @@ pub fn sufficient_new(rate: Rate, w: f64, weighed: &Weighed, t: &Threshold, seve
         Severity::Critical => t.critical,
     };
     let others = weighed.corroboration() + weighed.volume;
-    let corroborated = severity == Severity::Warning || weighed.corroboration() >= CORROBORATED;
+    let corroborated = severity == Severity::Warning || weighed.is_corroborated();
     let together = if corroborated && bar - others <= t.new_recipients_max { bar - others } else { f64::INFINITY };
     let alone = match severity {
         Severity::Warning => t.alone_warning,

@@ -161,7 +161,12 @@ impl Windows {
         for window in &mut self.0 {
             for cell in &mut window.cells {
                 let c = &mut cell.counters;
-                *c = Counters { messages: c.messages, recipients: c.recipients, volume: c.volume, ..Counters::default() };
+                *c = Counters {
+                    messages: c.messages,
+                    recipients: c.recipients,
+                    volume: c.volume,
+                    ..Counters::default()
+                };
             }
             window.cells.retain(|c| !c.counters.is_zero());
         }
@@ -177,7 +182,8 @@ impl Windows {
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.0.capacity() * size_of::<Window>() + self.0.iter().map(|w| w.cells.capacity() * size_of::<Cell>()).sum::<usize>()
+        self.0.capacity() * size_of::<Window>()
+            + self.0.iter().map(|w| w.cells.capacity() * size_of::<Cell>()).sum::<usize>()
     }
 }
 

@@ -404,7 +404,8 @@ mod tests {
 
     #[test]
     fn queue_ids() {
-        let check = |text: &str, expected: bool| assert_eq!(QueueId::parse(text.as_bytes()).is_some(), expected, "{text}");
+        let check =
+            |text: &str, expected: bool| assert_eq!(QueueId::parse(text.as_bytes()).is_some(), expected, "{text}");
         check("718F4DF04E9", true);
         check("4G6yC35YlszCx5Pk", true);
         check("CACACA", true);
@@ -484,8 +485,12 @@ mod tests {
     fn rejects() {
         let text = b"RCPT from unknown[1.2.3.4]: 550 5.1.1 <x@y>: User unknown; from=<a@b> to=<x@y> proto=ESMTP helo=<h> sasl_username=<A@b>";
         let found = reject(text).unwrap();
-        assert_eq!((found.class, found.dsn, found.rcpt, found.username), (Some(5), &b"5.1.1"[..], &b"x@y"[..], &b"A@b"[..]));
-        let text = b"END-OF-MESSAGE from h[254.65.43.194]:25: 4.7.1 Try again later; from=<b> to=<c@d> proto=ESMTP helo=<h>";
+        assert_eq!(
+            (found.class, found.dsn, found.rcpt, found.username),
+            (Some(5), &b"5.1.1"[..], &b"x@y"[..], &b"A@b"[..])
+        );
+        let text =
+            b"END-OF-MESSAGE from h[254.65.43.194]:25: 4.7.1 Try again later; from=<b> to=<c@d> proto=ESMTP helo=<h>";
         let found = reject(text).unwrap();
         assert_eq!((found.class, found.dsn, found.rcpt), (Some(4), &b"4.7.1"[..], &b"c@d"[..]));
         assert_eq!(reject(b"RCPT from unknown[1.2.3.4]: 450 4.7.1 cut off"), None);

@@ -54,7 +54,7 @@ const RCPT_LEN_MAX: usize = 1024;
 const TEXT_LEN_MAX: usize = 1024;
 
 /// Section `[postfix]` of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Own hosts that mail is handed over to, by name or address, as `relay=` shows them: relays, filters, balancers.
@@ -188,7 +188,9 @@ impl Postfix {
         let wait_ms = i64::from(self.options.hop_wait_s) * 1000;
         let idle_ms = i64::from(self.options.idle_s) * 1000;
         for (stage, ms) in [(Stage::Gone, wait_ms), (Stage::Fresh, FRESH_IDLE_MS), (Stage::Queued, idle_ms)] {
-            while let Some(slot) = self.table.oldest(stage).filter(|s| self.table.get(*s).touched < ts.saturating_sub(ms)) {
+            while let Some(slot) =
+                self.table.oldest(stage).filter(|s| self.table.get(*s).touched < ts.saturating_sub(ms))
+            {
                 self.stats.given_up_idle += u64::from(stage != Stage::Gone);
                 self.drop_message(slot);
             }

@@ -37,6 +37,7 @@ fn signal(s: Signal) -> &'static str {
         Signal::NewRecipients => "new recipients",
         Signal::Bounces => "refused recipients",
         Signal::NewNetworks => "client networks never seen before",
+        Signal::Complaints => "complaints",
     }
 }
 
@@ -46,6 +47,7 @@ pub(super) fn signal_name(s: Signal) -> &'static str {
         Signal::NewRecipients => "new recipients",
         Signal::Bounces => "refusals",
         Signal::NewNetworks => "new networks",
+        Signal::Complaints => "complaints",
     }
 }
 
