@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Integers that are milliseconds: 2001 to 2286. Written in seconds, 13 digits would be after year 33,000.
 const MS_OF_13_DIGITS: Range<u64> = 1_000_000_000_000..10_000_000_000_000;
-const YEAR_10000_MS: u64 = 253_402_300_800_000;
+/// The last time that can be written: 9999-12-30T22:00:00.999Z, jiff's bound.
+const LAST_MS: u64 = 253_402_207_200_999;
 
 /// Event time in milliseconds since 1970-01-01T00:00:00Z.
 ///
@@ -26,10 +27,9 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// Reads Unix time from an integer: seconds, or milliseconds where it has 13 digits. `None` past year 9999.
+    /// Reads Unix time from an integer: seconds, or milliseconds where it has 13 digits. `None` behind what can be written.
     pub fn from_unix_integer(n: u64) -> Option<Self> {
-        let ms =
-            if (MS_OF_13_DIGITS).contains(&n) { n } else { n.checked_mul(1000).filter(|&ms| ms < YEAR_10000_MS)? };
+        let ms = if (MS_OF_13_DIGITS).contains(&n) { n } else { n.checked_mul(1000).filter(|&ms| ms <= LAST_MS)? };
         i64::try_from(ms).ok().map(Self)
     }
 
@@ -44,7 +44,7 @@ impl Timestamp {
         (0.0..1e12)
             .contains(&x)
             .then(|| (x * 1e6).round() as u64 / 1000)
-            .filter(|&ms| ms < YEAR_10000_MS)
+            .filter(|&ms| ms <= LAST_MS)
             .and_then(|ms| i64::try_from(ms).ok().map(Self))
     }
 
