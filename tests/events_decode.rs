@@ -127,6 +127,16 @@ proptest! {
         prop_assert_eq!(Timestamp::parse(&text).ok(), jiff);
     }
 
+    /// As above, for times that are right or nearly so.
+    #[test]
+    fn right_times_are_read_as_jiff_reads_them(
+        text in "(19[67][0-9]|[0-9]{2}00|20[0-9]{2}|9999)-(0[1-9]|1[0-3])-(0[1-9]|[12][0-9]|3[01])T\
+                 [01][0-9]:[0-5][0-9]:([0-5][0-9]|60)(\\.[0-9]{1,9})?(Z|[+-][01][0-9]:[0-5][0-9]|[+-]2[0-9]:00)",
+    ) {
+        let jiff = text.parse::<jiff::Timestamp>().ok().map(|t| Timestamp(t.as_millisecond()));
+        prop_assert_eq!(Timestamp::parse(&text).ok(), jiff);
+    }
+
     #[test]
     fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = decode(&bytes, &Limits::default(), None);
