@@ -1,6 +1,8 @@
 //! The schemas, the code and the examples say the same: examples validate, what the schema allows we read, what we emit
 //! validates.
 
+#![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
+
 use std::borrow::Cow;
 use std::net::IpAddr;
 
