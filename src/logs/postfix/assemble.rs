@@ -1,6 +1,6 @@
 //! The lines of one message tied together: each daemon's lines move the message of their host and queue id on.
 
-use super::line::{self, Client, Queued, QueueId, Reject};
+use super::line::{self, Client, QueueId, Queued, Reject};
 use super::table::Stage;
 use super::{Postfix, RCPT_LEN_MAX, TEXT_LEN_MAX, To, account_of, auth_event, outcome_event, some_text};
 use crate::event::{Event, Kind, Recipients, Send, Status, Timestamp};
@@ -192,13 +192,7 @@ impl Postfix {
     }
 
     /// Our own host refused a recipient or a message. The account is the message's, else the one that the line names.
-    fn rejected(
-        &mut self,
-        slot: Option<u32>,
-        ts: i64,
-        reject: Option<Reject<'_>>,
-        sink: &mut impl FnMut(&Event<'_>),
-    ) {
+    fn rejected(&mut self, slot: Option<u32>, ts: i64, reject: Option<Reject<'_>>, sink: &mut impl FnMut(&Event<'_>)) {
         let Some(reject) = reject else {
             self.stats.lines_unparsed += 1;
             return;

@@ -262,8 +262,7 @@ impl Postfix {
             let (same, differ) = compare(&m.message_id, &next.message_id);
             let free = next.hop == 0 && (!next.accounted() || same) && !differ && (same || own);
             let likeness = self.nodes.likeness(relay, m.node, next.node);
-            (next.serial != m.serial && (tied || free))
-                .then_some((tied, same, likeness, next.begun, next.serial, slot))
+            (next.serial != m.serial && (tied || free)).then_some((tied, same, likeness, next.begun, next.serial, slot))
         };
         Some(self.table.with_id(id).filter_map(rank).max()?.5)
     }
@@ -274,12 +273,13 @@ impl Postfix {
             return None;
         }
         let wait_ms = u64::from(self.options.hop_wait_s) * 1000;
-        let rank = |(slot, next): (u32, &Message)| {
-            let distance = next.begun.abs_diff(ts);
-            let likeness = self.nodes.likeness(relay, origin.node, next.node);
-            (next.client_seen && !next.accounted() && next.serial != origin.serial && distance <= wait_ms)
-                .then_some((likeness, wait_ms - distance.min(wait_ms), next.serial, slot))
-        };
+        let rank =
+            |(slot, next): (u32, &Message)| {
+                let distance = next.begun.abs_diff(ts);
+                let likeness = self.nodes.likeness(relay, origin.node, next.node);
+                (next.client_seen && !next.accounted() && next.serial != origin.serial && distance <= wait_ms)
+                    .then_some((likeness, wait_ms - distance.min(wait_ms), next.serial, slot))
+            };
         Some(self.table.with_message_id(message_id).filter_map(rank).max()?.3)
     }
 

@@ -236,10 +236,11 @@ pub(super) fn queued(rest: &[u8]) -> Option<Queued<'_>> {
     nrcpt.map(|n| Queued::Active { from, size, nrcpt: Some(n) })
 }
 
-/// `<address>` and what follows. An address may hold `>` in a quoted part: the end is a `>` before `, ` or the end.
+/// `<address>` and what follows. An address may hold `>`: the end is a `>` before `, ` or the end of the line, outside
+/// of a quoted local part.
 fn bracketed(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let text = text.strip_prefix(b"<")?;
-    let mut at = 0;
+    let mut at = if text.first() == Some(&b'"') { quoted_len(text) } else { 0 };
     loop {
         at += memchr(b'>', &text[at..])?;
         let rest = &text[at + 1..];
@@ -248,6 +249,19 @@ fn bracketed(text: &[u8]) -> Option<(&[u8], &[u8])> {
         }
         at += 1;
     }
+}
+
+/// The length of the quoted string at the head; 0 where it does not end.
+fn quoted_len(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(step) = memchr::memchr2(b'"', b'\\', text.get(at..).unwrap_or_default()) {
+        at += step;
+        if text[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    0
 }
 
 fn number(text: &[u8]) -> Option<u64> {
@@ -404,7 +418,8 @@ mod tests {
 
     #[test]
     fn queue_ids() {
-        let check = |text: &str, expected: bool| assert_eq!(QueueId::parse(text.as_bytes()).is_some(), expected, "{text}");
+        let check =
+            |text: &str, expected: bool| assert_eq!(QueueId::parse(text.as_bytes()).is_some(), expected, "{text}");
         check("718F4DF04E9", true);
         check("4G6yC35YlszCx5Pk", true);
         check("CACACA", true);
@@ -469,7 +484,7 @@ mod tests {
         );
         check(
             "<\"a>, relay=x\"@b>, orig_to=<c>, relay=none, delay=1, dsn=4.4.1, status=deferred (connect to b: timed out",
-            None,
+            Some(["\"a>, relay=x\"@b", "none", "4.4.1", "deferred", "connect to b: timed out"]),
         );
         check(
             "<\"a> b\"@b>, orig_to=<c>, relay=none, dsn=4.4.1, status=deferred (connect to b: timed out",
@@ -484,8 +499,12 @@ mod tests {
     fn rejects() {
         let text = b"RCPT from unknown[1.2.3.4]: 550 5.1.1 <x@y>: User unknown; from=<a@b> to=<x@y> proto=ESMTP helo=<h> sasl_username=<A@b>";
         let found = reject(text).unwrap();
-        assert_eq!((found.class, found.dsn, found.rcpt, found.username), (Some(5), &b"5.1.1"[..], &b"x@y"[..], &b"A@b"[..]));
-        let text = b"END-OF-MESSAGE from h[254.65.43.194]:25: 4.7.1 Try again later; from=<b> to=<c@d> proto=ESMTP helo=<h>";
+        assert_eq!(
+            (found.class, found.dsn, found.rcpt, found.username),
+            (Some(5), &b"5.1.1"[..], &b"x@y"[..], &b"A@b"[..])
+        );
+        let text =
+            b"END-OF-MESSAGE from h[254.65.43.194]:25: 4.7.1 Try again later; from=<b> to=<c@d> proto=ESMTP helo=<h>";
         let found = reject(text).unwrap();
         assert_eq!((found.class, found.dsn, found.rcpt), (Some(4), &b"4.7.1"[..], &b"c@d"[..]));
         assert_eq!(reject(b"RCPT from unknown[1.2.3.4]: 450 4.7.1 cut off"), None);

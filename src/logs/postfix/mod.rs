@@ -188,8 +188,10 @@ impl Postfix {
         let wait_ms = i64::from(self.options.hop_wait_s) * 1000;
         let idle_ms = i64::from(self.options.idle_s) * 1000;
         for (stage, ms) in [(Stage::Gone, wait_ms), (Stage::Fresh, FRESH_IDLE_MS), (Stage::Queued, idle_ms)] {
-            while let Some(slot) = self.table.oldest(stage).filter(|s| self.table.get(*s).touched < ts.saturating_sub(ms)) {
-                self.stats.given_up_idle += u64::from(stage != Stage::Gone);
+            while let Some(slot) =
+                self.table.oldest(stage).filter(|s| self.table.get(*s).touched < ts.saturating_sub(ms))
+            {
+                self.stats.given_up_idle += u64::from(stage == Stage::Queued);
                 self.drop_message(slot);
             }
         }

@@ -193,8 +193,7 @@ fn month(name: &[u8; 3]) -> Option<i8> {
 }
 
 fn iso_civil(text: &[u8; 16]) -> Option<civil::DateTime> {
-    let separated =
-        text[4] == b'-' && text[7] == b'-' && matches!(text[10], b'T' | b't' | b' ') && text[13] == b':';
+    let separated = text[4] == b'-' && text[7] == b'-' && matches!(text[10], b'T' | b't' | b' ') && text[13] == b':';
     if !separated {
         return None;
     }

@@ -183,9 +183,9 @@ impl Years {
         let last_before = |end: civil::DateTime| {
             // Eight years hold a 29th of February, around 1900 and 2100 too.
             let years = (0..=8).map(|back| end.year() - back);
-            years.into_iter().find(|year| {
-                civil::Date::new(*year, month, day).is_ok_and(|date| date.to_datetime(time) <= end)
-            })
+            years
+                .into_iter()
+                .find(|year| civil::Date::new(*year, month, day).is_ok_and(|date| date.to_datetime(time) <= end))
         };
         match self.hint {
             Hint::Given(year) => Some(Assumed::Given(year)),
