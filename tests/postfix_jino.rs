@@ -1,5 +1,7 @@
 //! A real provider's log against figures that an independent script took from it, account by account.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use flate2::read::GzDecoder;
 use mailfuse::event::{Event, Kind, Status};
 use mailfuse::logs::postfix::{Options, Postfix, Stats};

@@ -90,7 +90,7 @@ impl Postfix {
                 Some(Queued::Expired) => self.expired(node, id, ts, sink),
                 None => self.stats.lines_unparsed += 1,
             }
-        } else if rest == b"removed" {
+        } else if rest.trim_ascii() == b"removed" {
             if let Some(slot) = self.find_in_host(node, &id) {
                 self.table.touch(slot, ts, Stage::Gone);
             }

@@ -249,7 +249,8 @@ impl Postfix {
             }
             return true;
         }
-        if !own && self.nodes.len() < 2 {
+        // While one host only is seen there is no other to wait for, but for the first moment of the logs.
+        if !own && self.nodes.len() < 2 && ts > self.started.saturating_add(SETTLE_MS) {
             return false;
         }
         self.wait(slot, ts, target, delivery, own, sink)

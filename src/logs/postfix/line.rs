@@ -236,10 +236,11 @@ pub(super) fn queued(rest: &[u8]) -> Option<Queued<'_>> {
     nrcpt.map(|n| Queued::Active { from, size, nrcpt: Some(n) })
 }
 
-/// `<address>` and what follows. An address may hold `>` in a quoted part: the end is a `>` before `, ` or the end.
+/// `<address>` and what follows. An address may hold `>`: the end is a `>` before `, ` or the end of the line, outside
+/// of a quoted local part.
 fn bracketed(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let text = text.strip_prefix(b"<")?;
-    let mut at = 0;
+    let mut at = if text.first() == Some(&b'"') { quoted_len(text) } else { 0 };
     loop {
         at += memchr(b'>', &text[at..])?;
         let rest = &text[at + 1..];
@@ -248,6 +249,19 @@ fn bracketed(text: &[u8]) -> Option<(&[u8], &[u8])> {
         }
         at += 1;
     }
+}
+
+/// The length of the quoted string at the head; 0 where it does not end.
+fn quoted_len(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(step) = memchr::memchr2(b'"', b'\\', text.get(at..).unwrap_or_default()) {
+        at += step;
+        if text[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    0
 }
 
 fn number(text: &[u8]) -> Option<u64> {
@@ -470,7 +484,7 @@ mod tests {
         );
         check(
             "<\"a>, relay=x\"@b>, orig_to=<c>, relay=none, delay=1, dsn=4.4.1, status=deferred (connect to b: timed out",
-            None,
+            Some(["\"a>, relay=x\"@b", "none", "4.4.1", "deferred", "connect to b: timed out"]),
         );
         check(
             "<\"a> b\"@b>, orig_to=<c>, relay=none, dsn=4.4.1, status=deferred (connect to b: timed out",

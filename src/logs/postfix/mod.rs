@@ -67,8 +67,8 @@ pub struct Options {
     pub max_recipients: u32,
     /// The same over all messages.
     pub max_recipients_total: u32,
-    /// A message in the queue is given up after this silence, in event time. Longer than the longest pause between
-    /// two attempts (`maximal_backoff_time`).
+    /// A message in the queue is given up after this silence, in event time. Longer than Postfix itself keeps a message
+    /// (`maximal_queue_lifetime`, 5 days): the bound on memory is the number of messages.
     pub idle_s: u32,
     /// How long the two halves of a hand-over between own hosts wait for each other, in event time.
     pub hop_wait_s: u32,
@@ -81,7 +81,7 @@ impl Default for Options {
             max_open_messages: 200_000,
             max_recipients: 1_000,
             max_recipients_total: 200_000,
-            idle_s: 172_800,
+            idle_s: 518_400,
             hop_wait_s: 60,
         }
     }
@@ -101,6 +101,8 @@ pub struct Postfix {
     open_total: usize,
     /// The largest stamp so far, in milliseconds.
     clock: i64,
+    /// The first stamp.
+    started: i64,
     jumped: bool,
 }
 
@@ -116,6 +118,7 @@ impl Postfix {
             held_total: 0,
             open_total: 0,
             clock: i64::MIN,
+            started: i64::MAX,
             jumped: false,
             options,
         }
@@ -182,6 +185,9 @@ impl Postfix {
         if far && !std::mem::replace(&mut self.jumped, true) {
             return;
         }
+        if self.clock == i64::MIN {
+            self.started = ts;
+        }
         self.jumped = false;
         self.clock = ts;
         self.settle_hand_overs(ts, sink);
@@ -191,7 +197,7 @@ impl Postfix {
             while let Some(slot) =
                 self.table.oldest(stage).filter(|s| self.table.get(*s).touched < ts.saturating_sub(ms))
             {
-                self.stats.given_up_idle += u64::from(stage != Stage::Gone);
+                self.stats.given_up_idle += u64::from(stage == Stage::Queued);
                 self.drop_message(slot);
             }
         }

@@ -43,7 +43,7 @@ pub struct Stats {
     pub auth_ok: u64,
     /// Events: failed log-ins.
     pub auth_failed: u64,
-    /// Messages given up for silence, that were not removed.
+    /// Messages in the queue that were given up for silence.
     pub given_up_idle: u64,
     /// Messages given up because too many were open.
     pub given_up_full: u64,
