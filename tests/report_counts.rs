@@ -202,6 +202,10 @@ fn only_messages_with_new_recipients_or_refusals_belong_to_the_burst() {
         Step::default(),
     ));
     events.push((own(START + 5_500, "refused"), Step::default()));
+    events.push((
+        outcome("info@x.example", START + 6_500, "refused", "old@friend.example", Status::Deferred, "451 later", None),
+        Step::default(),
+    ));
     let refused = Step { refused: true, ..Step::default() };
     events.push((
         outcome("info@x.example", START + 90_000, "refused", "old@friend.example", Status::Bounced, "550 spam", None),
@@ -218,6 +222,9 @@ fn only_messages_with_new_recipients_or_refusals_belong_to_the_burst() {
     let events = sorted(events);
     let report = collect(&h.alerts(), &events, Options::default());
     let one = only(&report);
+    // What was answered before the message turned out to belong to the burst counts too.
+    let (before, after) = expected(&h, &h.events(&mut Dice(9)));
+    assert_eq!(one.total().deferred, before.deferred + after.deferred + 1);
     assert_eq!(one.total().messages, 5, "four of the hijack and the refused one");
     assert_eq!(one.total().recipients, 4 * 11 + 1);
     // It was sent before the flag, though it was refused only later.

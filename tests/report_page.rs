@@ -168,6 +168,11 @@ fn the_same_input_gives_the_same_bytes() {
 #[test]
 fn redaction_leaves_no_name() {
     for (alerts, events) in [one(), forty()] {
+        let mut alerts = alerts;
+        for alert in &mut alerts {
+            // The detector's own words may quote a name.
+            alert.evidence.iter_mut().for_each(|e| e.text = format!("3 networks, such as {}", alert.account));
+        }
         let html = page(&alerts, &events, true).to_lowercase();
         let mut names = strings(&alerts, &events);
         let file = inputs().files.remove(0).name;

@@ -8,6 +8,9 @@ use crate::event::{Outcome, Status};
 /// Longest reply looked at, in characters: what matters stands at the front.
 const REPLY_CHARS_MAX: usize = 240;
 
+/// What stands for a mail address.
+const ADDRESS: &str = "<address>";
+
 /// A key for [`super::bounded::TopCounts`]: the status, a tab, and the words without what differs from recipient to
 /// recipient. `None` for what was delivered.
 pub(super) fn group(outcome: &Outcome<'_>) -> Option<String> {
@@ -56,7 +59,7 @@ fn normal(reply: &str) -> String {
 
 fn normal_word(word: &str) -> Cow<'_, str> {
     if word.contains('@') {
-        return Cow::Borrowed("<address>");
+        return Cow::Borrowed(ADDRESS);
     }
     let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
     if is_code(bare) || !bare.bytes().any(|b| b.is_ascii_digit()) {
@@ -118,13 +121,13 @@ pub(super) fn redacted(words: &str) -> String {
     for word in words.split_whitespace() {
         let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
         let lower = bare.to_ascii_lowercase();
-        let keep = is_code(bare) || PLAIN_WORDS.binary_search(&lower.as_str()).is_ok();
+        let keep = word == ADDRESS || is_code(bare) || PLAIN_WORDS.binary_search(&lower.as_str()).is_ok();
         if keep {
             if !out.is_empty() {
                 out.push(' ');
             }
             // The punctuation around a word could carry something too (other scripts are not alphanumeric here).
-            out.push_str(bare);
+            out.push_str(if word == ADDRESS { ADDRESS } else { bare });
         } else if !out.ends_with('…') {
             out.push_str(if out.is_empty() { "…" } else { " …" });
         }
@@ -156,7 +159,7 @@ mod tests {
 
     #[test]
     fn redaction_keeps_only_listed_words() {
-        assert_eq!(redacted("550 5.1.1 <address> user unknown"), "550 5.1.1 … user unknown");
+        assert_eq!(redacted("550 5.1.1 <address> user unknown"), "550 5.1.1 <address> user unknown");
         assert_eq!(
             redacted("host mx#.qq.com[#.#.#.#] said: 550 Mailbox jsmith not found."),
             "host … said 550 Mailbox … not found"
