@@ -268,7 +268,7 @@ impl RelayLive {
         Exposure {
             relay: self.name.to_string(),
             span: (self.first, self.last),
-            exposed_s: self.spans.iter().map(|(start, end)| (end - start) / 1000).sum(),
+            exposed_s: self.spans.iter().map(|(start, end)| end.saturating_sub(*start) / 1000).sum(),
             incidents: self.incidents.iter().map(|i| *i as usize).filter(|i| *i < options.incidents_listed).collect(),
             messages,
             recipients,

@@ -114,7 +114,7 @@ fn range(report: &IncidentReport) -> (Timestamp, Timestamp) {
     let incident = &report.incident;
     let escalated = incident.escalated.as_ref().map_or(incident.flag.ts, |e| e.ts);
     let last = report.last_send.unwrap_or(incident.flag.ts).max(incident.flag.ts).max(escalated);
-    let length = (last.0 - incident.first_ts.0).max(0);
+    let length = last.0.saturating_sub(incident.first_ts.0).max(0);
     let lead = (length / 4).max(60_000);
     let tail = (length / 10).max(60_000);
     (Timestamp(incident.first_ts.0.saturating_sub(lead)), Timestamp(last.0.saturating_add(tail)))

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Page, more_row, num, words};
+use super::{Page, later, more_row, num, words};
 use crate::core::alert::{Action, Alert};
 use crate::report::data::{Cut, Detail, IncidentReport, Leak};
 use crate::report::redact::Name;
@@ -23,8 +23,8 @@ impl Page<'_> {
                 }
                 p.facts {
                     (capital(words::looks(incident.gravest().pattern))) ". Tenant " (self.name(Name::Tenant, &incident.flag.tenant)) ". "
-                    "First message " (self.when(incident.first_ts)) ", flagged " (span((incident.flag.ts.0 - incident.first_ts.0) / 1000)) " later"
-                    @if let Some(e) = &incident.escalated { ", critical " (span((e.ts.0 - incident.first_ts.0) / 1000)) " after the first message" }
+                    "First message " (self.when(incident.first_ts)) ", flagged " (later(incident.first_ts, incident.flag.ts))
+                    @if let Some(e) = &incident.escalated { ", critical " (span(e.ts.0.saturating_sub(incident.first_ts.0) / 1000)) " after the first message" }
                     @if let Some(last) = one.last_send { ", last message " (self.when(last)) }
                     @match incident.cleared {
                         Some(at) => { ", cleared " (self.when(at)) "." },

@@ -12,7 +12,7 @@ use super::data::{Cut, Report};
 use crate::event::Timestamp;
 
 use super::redact::{Name, Names};
-use super::text::{Clock, number};
+use super::text::{Clock, number, visible};
 
 /// What the page leaves out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,7 +63,7 @@ impl Page<'_> {
                         (self.collateral())
                         (self.sources())
                     }
-                    footer { p { "Made by mailfuse " (self.report.inputs.version) ". The same input and configuration give the same page." } }
+                    footer { p { "Made by mailfuse " (visible(&self.report.inputs.version)) ". The same input and configuration give the same page." } }
                 }
             }
         }
@@ -77,7 +77,10 @@ impl Page<'_> {
     /// A foreign name, set apart so that its direction of writing cannot reach the text around it.
     fn name(&self, kind: Name, name: &str) -> Markup {
         let shown = self.names.show(kind, name);
-        // Long names break after their dots and at signs, not in the middle of a word.
+        // Long names break after their dots and at signs, not in the middle of a word; addresses do not break.
+        if matches!(kind, Name::Address | Name::Network) {
+            return html! { bdi { (shown) } };
+        }
         html! { bdi { @for part in shown.split_inclusive(['.', '@', '/']) { (part) wbr; } } }
     }
 }
@@ -90,6 +93,14 @@ fn more_row<T>(cut: &Cut<T>, columns: usize, what: &str, unit: &str) -> Markup {
                 "and " (super::text::count(cut.more, &format!("more {what}"))) ": " (super::text::count(cut.more_sum, unit))
             } }
         }
+    }
+}
+
+/// `15 s later`, or `at once`.
+fn later(from: Timestamp, to: Timestamp) -> String {
+    match to.0.saturating_sub(from.0) / 1000 {
+        ..=0 => "at once".to_owned(),
+        s => format!("{} later", super::text::span(s)),
     }
 }
 

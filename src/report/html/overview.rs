@@ -6,7 +6,7 @@ use super::{Page, words};
 use crate::core::alert::{Pattern, Severity};
 use crate::report::data::{IncidentReport, Leak};
 use crate::report::redact::Name;
-use crate::report::text::{count, number, span};
+use crate::report::text::{count, number, span, visible};
 
 impl Page<'_> {
     pub(super) fn title(&self) -> String {
@@ -42,15 +42,15 @@ impl Page<'_> {
                 }
                 " (" (self.clock.name())
                 @if !inputs.year.is_empty() {
-                    @if self.names.redacts() { "; year assumed" } @else { "; year " bdi { (crate::report::text::visible(&inputs.year)) } }
+                    @if self.names.redacts() { "; year assumed" } @else { "; year " bdi { (visible(&inputs.year)) } }
                 }
                 ")"
                 @let rejects: u64 = inputs.rejects.iter().map(|r| r.1).sum();
                 @if rejects > 0 { "; " (count(rejects, "line")) " rejected" }
                 @if !inputs.gaps.is_empty() { "; " (count(inputs.gaps.len() as u64, "gap")) }
-                ". mailfuse " (inputs.version) ", configuration " code { (inputs.config_digest) } ". "
+                ". mailfuse " (visible(&inputs.version)) ", configuration " code { (visible(&inputs.config_digest)) } ". "
                 a href="#sources" { "What was read" } "."
-                @if let Some(at) = &inputs.made_at { " Made " (at) "." }
+                @if let Some(at) = &inputs.made_at { " Made " (visible(at)) "." }
             }
             @if self.names.redacts() {
                 p.note {
@@ -90,7 +90,7 @@ impl Page<'_> {
                 strong { (self.name(Name::Account, &incident.flag.account)) " " (words::looks(alert.pattern)) }
                 " (" (words::severity(incident.severity)) "). "
                 "The burst’s first message went out at " strong { (self.when(incident.first_ts)) } "; it was flagged "
-                strong { (span((incident.flag.ts.0 - incident.first_ts.0) / 1000)) " later" } ", after "
+                strong { (super::later(incident.first_ts, incident.flag.ts)) } ", after "
                 (count(one.before.messages, "message")) " to " strong { (count(one.before.recipients, "recipient")) } ". "
                 @if one.after.messages > 0 {
                     "After the flag " (count(one.after.messages, "message")) " to " (count(one.after.recipients, "recipient")) " followed: "
@@ -110,7 +110,7 @@ impl Page<'_> {
         for i in many {
             sums[0] += i.before;
             sums[1] += i.after;
-            delays.push((i.incident.flag.ts.0 - i.incident.first_ts.0) / 1000);
+            delays.push(i.incident.flag.ts.0.saturating_sub(i.incident.first_ts.0) / 1000);
         }
         let [before, after] = sums;
         delays.sort_unstable();

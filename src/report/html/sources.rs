@@ -21,7 +21,7 @@ impl Page<'_> {
                 dl {
                     dt { "Period" }
                     dd { @match inputs.period {
-                        Some((from, to)) => { (self.when(from)) " to " (self.when(to)) " (" (span((to.0 - from.0) / 1000)) ")" },
+                        Some((from, to)) => { (self.when(from)) " to " (self.when(to)) " (" (span(to.0.saturating_sub(from.0) / 1000)) ")" },
                         None => { "no event" },
                     } }
                     dt { "Zone" }
@@ -85,7 +85,7 @@ impl Page<'_> {
         html! {
             @if gaps.is_empty() { "none" }
             @for (from, to) in gaps.iter().take(GAPS_MAX) {
-                div { (self.when(*from)) " to " (self.when(*to)) " (" (span((to.0 - from.0) / 1000)) ")" }
+                div { (self.when(*from)) " to " (self.when(*to)) " (" (span(to.0.saturating_sub(from.0) / 1000)) ")" }
             }
             @if gaps.len() > GAPS_MAX { div { "and " (count((gaps.len() - GAPS_MAX) as u64, "more gap")) } }
         }
