@@ -92,8 +92,9 @@ def follow(messages, own, host, msg, into):
     if msg.expired:
         into.expired += sum(s == "deferred" for s, _ in last.values())
     for qid in dict.fromkeys(q for s, q in last.values() if s == "over"):
-        there = [(h, m) for (h, q), ms in messages.items() for m in ms if q == qid and (h, m) != (host, msg)]
-        if len(there) != 1 or there[0][1].message_id != msg.message_id:
+        # A message without Message-ID may be given one by the next instance.
+        there = [(h, m) for (h, q), ms in messages.items() for m in ms if q == qid and m is not msg]
+        if len(there) != 1 or msg.message_id not in ("<>", there[0][1].message_id):
             into.unmatched += 1
             continue
         follow(messages, own, *there[0], into)

@@ -254,7 +254,7 @@ def filtered(rig, seconds):
     """The short run behind a content filter."""
     plan = []
     S = seconds
-    usual(rig, plan, cast.FILTER_ACCOUNTS, S, 0.5)
+    usual(rig, plan, cast.FILTER_ACCOUNTS, S, 0.4)
     once = plan.append
     once((S * 0.10, lambda: rig.send("k.osei@wrenfield.example", cast.CHOIR[:12])))
     once((S * 0.15, lambda: rig.send("hello@oakandivy.example", [cast.ALIAS])))
@@ -265,7 +265,7 @@ def filtered(rig, seconds):
                                      [cast.CONTACTS["m.dufour@oakandivy.example"][0]], drop=True)))
     for i in range(5):
         once((S * (0.3 + 0.04 * i), lambda i=i: rig.fail(cast.HIJACK_IPS[i], cast.HIJACKED)))
-    hijack(rig, plan, S * 0.52, 14, (2.4, 4.0), cast.STRANGERS[400:], cast.HIJACK_IPS[:6])
+    hijack(rig, plan, S * 0.52, 11, (2.8, 4.4), cast.STRANGERS[400:], cast.HIJACK_IPS[:6])
     return plan
 
 

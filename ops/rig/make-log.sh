@@ -171,6 +171,7 @@ scan      unix  -       -       n       -       2       smtp
   -o content_filter=
   -o receive_override_options=no_unknown_recipient_checks,no_header_body_checks,no_address_mappings
   -o smtpd_relay_restrictions=permit_mynetworks,reject
+  -o smtpd_authorized_xforward_hosts=127.0.0.0/8
   -o smtpd_tls_security_level=none
 CF
 }
@@ -304,6 +305,12 @@ inside() {
     cat "$rig"/*.err >&2
 }
 
+# Killing the outermost process ends its process name space, and all in it.
+leave() {
+    if [ -n "$world" ]; then kill -KILL "$world" 2> /dev/null || true; fi
+    if [ -z "${RIG_KEEP:-}" ]; then rm -rf "$rig"; fi
+}
+
 main() {
     local variant=$1 folder=${2:-$here/../../tests/fixtures/$1}
     [[ $variant =~ ^(hops|filter)$ ]] || { echo "usage: $0 hops|filter [FOLDER]" >&2; exit 2; }
@@ -322,9 +329,15 @@ main() {
     folder=$(cd "$folder" && pwd)
     rig=$(mktemp -d /tmp/rig.XXXXXX)
     chmod 755 "$rig"
-    [ -n "${RIG_KEEP:-}" ] || trap 'rm -rf "$rig"' EXIT
+    world=
+    trap leave EXIT
+    trap 'exit 130' INT TERM HUP
+    # In the background, so that a signal is heard at once.
     rig=$rig unshare --net --mount --pid --fork --kill-child --mount-proc \
-        bash "$here/make-log.sh" --inside "$variant" "$folder"
+        bash "$here/make-log.sh" --inside "$variant" "$folder" &
+    world=$!
+    wait "$world"
+    world=
     python3 "$here/check.py" "$folder"
 }
 

@@ -16,10 +16,12 @@ PHRASE = b"X-Rig-Campaign: 7\r\n"
 rng = random.Random(5)
 
 
-def hand_back(helo, sender, rcpts, body, utf8):
+def hand_back(forwarded, sender, rcpts, body, utf8):
     options = ["SMTPUTF8"] if utf8 else []
     with smtplib.SMTP("127.0.0.1", 10025, local_hostname="localhost", timeout=30) as out:
         out.ehlo()
+        for line in forwarded:
+            out.docmd(line)
         if utf8:
             out.command_encoding = "utf-8"
         code, words = out.mail(sender, options)
@@ -41,7 +43,7 @@ async def session(reader, writer):
         writer.write(b"".join(line.encode("utf-8", "surrogateescape") + b"\r\n" for line in lines))
         await writer.drain()
 
-    sender, rcpts, helo, utf8, nth = "", [], "", False, 0
+    sender, rcpts, helo, utf8, nth, forwarded = "", [], "", False, 0, []
     await say("220 [127.0.0.1] ESMTP scanner service ready")
     while raw := await reader.readline():
         line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
@@ -49,7 +51,11 @@ async def session(reader, writer):
         if verb.startswith("EHLO"):
             helo = line[5:]
             await say("250-[127.0.0.1]", "250-PIPELINING", "250-SIZE", "250-8BITMIME", "250-SMTPUTF8",
-                      "250 ENHANCEDSTATUSCODES")
+                      "250-XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE", "250 ENHANCEDSTATUSCODES")
+        elif verb.startswith("XFORWARD "):
+            # Who really sent it, and the id it had: passed on with the message.
+            forwarded.append(line)
+            await say("250 2.5.0 Ok XFORWARD")
         elif verb.startswith("MAIL FROM:"):
             sender, rcpts, utf8 = line[line.index("<") + 1:line.index(">")], [], "SMTPUTF8" in verb
             await say(f"250 2.1.0 Sender <{sender}> OK")
@@ -61,7 +67,7 @@ async def session(reader, writer):
             parts = []
             while (raw := await reader.readline()) not in (b".\r\n", b""):
                 parts.append(raw)
-            body = b"".join(parts)
+            body, whose, forwarded = b"".join(parts), forwarded, []
             nth += 1
             await asyncio.sleep(rng.uniform(0.1, 0.9))
             if PHRASE in body:
@@ -71,7 +77,7 @@ async def session(reader, writer):
                                                "rcpt": rcpt, "code": 554, "stage": "filter"}) + "\n")
                 await say(f"554 5.7.0 Reject, id={rng.randrange(10000, 32000):05d}-{nth:02d} - spam")
                 continue
-            code, words = await asyncio.to_thread(hand_back, helo, sender, rcpts, body, utf8)
+            code, words = await asyncio.to_thread(hand_back, whose, sender, rcpts, body, utf8)
             await say(f"{code} {words.decode()[:5]} from MTA(smtp:[127.0.0.1]:10025): {code} {words.decode()}")
         elif verb == "QUIT":
             await say("221 2.0.0 [127.0.0.1] scanner closing transmission channel")

@@ -47,8 +47,7 @@ class Exchanger:
     def unknown(self, rcpt):
         return {
             "big": ["550-5.1.1 The mailbox you are trying to reach does not exist. Please check",
-                    "550-5.1.1 the address for misspellings or spaces. For more information see",
-                    f"550 5.1.1 https://help.inboxly.example/?p=NoSuchUser {token(12, '0123456789abcdef')} - ismtp"],
+                    f"550 5.1.1 the address. https://help.inboxly.example/?p=NoSuchUser {token(12, '0123456789abcdef')} - ismtp"],
             "cloud": ["550 5.5.0 Requested action not taken: mailbox unavailable (S2017062302). "
                       f"[{token(13)}.prod.webpost.test {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}]"],
             "exim": ["550 No such user here"],
@@ -87,8 +86,7 @@ class Exchanger:
                     f"https://bl.ironlist.example/q/{peer}"]
         if self.policy == "ratelimit" and self.recent_bad(peer, 45) >= 14:
             return [f"421-4.7.28 [{peer}] An unusual rate of unsolicited mail comes from your",
-                    "421-4.7.28 address. To protect our users it is temporarily limited. Please see",
-                    "421 4.7.28 https://help.inboxly.example/?p=UnsolicitedRateLimit - ismtp"]
+                    "421 4.7.28 address and is temporarily limited. https://help.inboxly.example/?p=UnsolicitedRateLimit - ismtp"]
         if self.policy in ("greylist", "greylist-short"):
             key = (peer, sender, rcpt)
             first = self.seen.setdefault(key, now)
