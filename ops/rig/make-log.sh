@@ -1,8 +1,8 @@
 #!/bin/bash
 # Makes the log of a small mail provider with several hops, by real programs.
 #
-#   ops/rig/make-log.sh hops   [FOLDER]   submission -> HAProxy -> two relays -> outside (about 13 min)
-#   ops/rig/make-log.sh filter [FOLDER]   submission with a content filter -> one relay -> outside (about 6 min)
+#   ops/rig/make-log.sh hops   [FOLDER]   submission -> HAProxy -> two relays -> outside (about 14 min)
+#   ops/rig/make-log.sh filter [FOLDER]   submission with a content filter -> one relay -> outside (about 4 min)
 #
 # On Debian, as root. FOLDER is tests/fixtures/hops or tests/fixtures/filter by
 # default; logs and truth.json there are overwritten. RIG_SECONDS sets how long
