@@ -198,19 +198,28 @@ SHOP_CUSTOMERS = people(18, FREEMAIL)
 INVOICED = people(12, BUSINESS)
 CHOIR = people(30, FREEMAIL + HOSTED_ELSEWHERE[:3])
 
+# Who works with ironpost.example, whose gate reads a block list.
+IRON_PARTNERS = {
+    "office@wrenfield.example": "d.almeida@ironpost.example",
+    "a.lindqvist@kontor-lindqvist.example": "purchasing@ironpost.example",
+    "commodore@saltmarsh-sailing.example": "jonas.ueda@ironpost.example",
+    "bookings@saltmarsh-sailing.example": "events@ironpost.example",
+    "hello@oakandivy.example": "purchasing@ironpost.example",
+}
+
 # Known addresses that do not take mail, and how they say so.
 SPECIAL = {
     SUBSCRIBERS[17]: "unknown",
     SUBSCRIBERS[58]: "full",
     SHOP_CUSTOMERS[9]: "unknown",
 }
-KNOWN = set(ALIAS_TO) | set(SUBSCRIBERS) | set(SHOP_CUSTOMERS) | set(INVOICED) | set(CHOIR)
+KNOWN = set(ALIAS_TO) | set(SUBSCRIBERS) | set(SHOP_CUSTOMERS) | set(INVOICED) | set(CHOIR) | set(IRON_PARTNERS.values())
 for _c in CONTACTS.values():
     KNOWN.update(_c)
 
 _strangers = random.Random(7)
 STRANGER_DOMAINS = (["inboxly.example"] * 12 + ["mailnook.example"] * 3 + ["webpost.test"] * 3
-                    + ["northnet.example"] * 2 + ["ironpost.example"])
+                    + ["northnet.example"] * 2 + ["ironpost.example", "granite-logistics.example"])
 STRANGERS = [a for a in people(700, STRANGER_DOMAINS, _strangers) if a not in KNOWN]
 
 

@@ -154,7 +154,7 @@ def main():
     same("failed log-ins", failed, truth["failed_log_ins"])
     for (host, _), several in messages.items():
         for msg in several:
-            for rcpt, relay, dsn, status, words in msg.to:
+            for rcpt, relay, _, status, words in msg.to:
                 if status == "bounced" and host == "submit-1" and "[127.0.0.1]" not in relay:
                     wrong.append(f"a refusal on {host}: {rcpt} {words}")
     kinds = Counter(tag for _, tag, _ in others)

@@ -230,6 +230,11 @@ def hops(rig, seconds):
     for at, who in ((0.12, "l.marchetti@wrenfield.example"), (0.47, "deliveries@brightleaf.example")):
         once((S * at, lambda who=who: rig.send(who, [cast.CONTACTS[who][0]], drop=True)))
 
+    # Before the burst this works, after it the relays are on a list.
+    for i, (who, to) in enumerate(cast.IRON_PARTNERS.items()):
+        for at in (0.13 + 0.07 * i, 0.80 + 0.035 * i):
+            once((S * at, lambda who=who, to=to: rig.send(who, [to])))
+
     # Failed log-ins: slips, strangers' guesses, and the hijacker's before he gets in.
     for at, ip, who in ((0.10, "100.70.201.5", "librarian@wrenfield.example"),
                         (0.11, "100.70.201.5", "librarian@wrenfield.example"),

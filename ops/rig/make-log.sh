@@ -283,7 +283,7 @@ inside() {
             touch "$rig/out-2/reload"
             sleep $((seconds / 2))
             kill "$(cat "$rig/haproxy.pid")"
-            sleep 6
+            sleep 15
             balancer
         ) &
     fi

@@ -45,9 +45,10 @@ class Exchanger:
         self.bad = Exchanger.houses.setdefault(name.split(".", 1)[1], defaultdict(deque))
 
     def unknown(self, rcpt):
+        hexes = "0123456789abcdef"
         return {
             "big": ["550-5.1.1 The mailbox you are trying to reach does not exist. Please check",
-                    f"550 5.1.1 the address. https://help.inboxly.example/?p=NoSuchUser {token(12, '0123456789abcdef')} - ismtp"],
+                    f"550 5.1.1 the address. https://help.inboxly.example/?p=NoSuchUser {token(12, hexes)} - ismtp"],
             "cloud": ["550 5.5.0 Requested action not taken: mailbox unavailable (S2017062302). "
                       f"[{token(13)}.prod.webpost.test {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}]"],
             "exim": ["550 No such user here"],
@@ -62,13 +63,20 @@ class Exchanger:
         }.get(self.style, [f"552 5.2.2 <{rcpt}>: Recipient address rejected: mailbox full"])
 
     def accepted(self):
-        now = int(time.time())
-        return {
-            "big": f"250 2.0.0 OK  {now} {token(13, '0123456789abcdef')}-{token(11, '0123456789abcdef')}si{rng.randrange(10**6, 10**7)}b3a.{rng.randrange(100, 999)} - ismtp",
-            "cloud": f"250 2.6.0 <{token(32, '0123456789abcdef')}@{token(13)}.webpost.test> [InternalId={rng.randrange(10**12, 10**13)}, Hostname={token(13)}.prod.webpost.test] {rng.randrange(9000, 70000)} bytes in 0.{rng.randrange(100, 900)}, {rng.randrange(20, 90)}.{rng.randrange(100, 999)} KB/sec Queued mail for delivery",
-            "exim": f"250 OK id=1vN{token(3, 'abcdefghXYZ')}-{token(11, '0123456789abcdefXYZ')}-{token(4, '0123456789abc')}",
-            "qmail": f"250 ok {now} qp {rng.randrange(1000, 32000)}",
-        }.get(self.style, f"250 2.0.0 Ok: queued as {token(11, '0123456789ABCDEF')}")
+        now, hexes = int(time.time()), "0123456789abcdef"
+        if self.style == "big":
+            return (f"250 2.0.0 OK  {now} {token(13, hexes)}-{token(11, hexes)}si{rng.randrange(10**6, 10**7)}b3a."
+                    f"{rng.randrange(100, 999)} - ismtp")
+        if self.style == "cloud":
+            return (f"250 2.6.0 <{token(32, hexes)}@{token(13)}.webpost.test> "
+                    f"[InternalId={rng.randrange(10**12, 10**13)}, Hostname={token(13)}.prod.webpost.test] "
+                    f"{rng.randrange(9000, 70000)} bytes in 0.{rng.randrange(100, 900)}, "
+                    f"{rng.randrange(20, 90)}.{rng.randrange(100, 999)} KB/sec Queued mail for delivery")
+        if self.style == "exim":
+            return f"250 OK id=1vN{token(3, 'abcdefghXYZ')}-{token(11, hexes + 'XYZ')}-{token(4, hexes)}"
+        if self.style == "qmail":
+            return f"250 ok {now} qp {rng.randrange(1000, 32000)}"
+        return f"250 2.0.0 Ok: queued as {token(11, '0123456789ABCDEF')}"
 
     def recent_bad(self, peer, window_s):
         times = self.bad[peer]
@@ -84,9 +92,10 @@ class Exchanger:
         if self.policy == "listing" and self.recent_bad(peer, 400) >= 4:
             return [f"550 5.7.1 Service unavailable; client [{peer}] blocked using bl.ironlist.example; "
                     f"https://bl.ironlist.example/q/{peer}"]
-        if self.policy == "ratelimit" and self.recent_bad(peer, 45) >= 14:
+        if self.policy == "ratelimit" and self.recent_bad(peer, 45) >= 18:
             return [f"421-4.7.28 [{peer}] An unusual rate of unsolicited mail comes from your",
-                    "421 4.7.28 address and is temporarily limited. https://help.inboxly.example/?p=UnsolicitedRateLimit - ismtp"]
+                    "421 4.7.28 address and is temporarily limited. "
+                    "https://help.inboxly.example/?p=UnsolicitedRateLimit - ismtp"]
         if self.policy in ("greylist", "greylist-short"):
             key = (peer, sender, rcpt)
             first = self.seen.setdefault(key, now)
