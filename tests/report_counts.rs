@@ -49,7 +49,7 @@ fn expected(h: &Hijack, events: &[Seen]) -> (Leak, Leak) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever the shape of the burst, and whether a send or only its outcomes name relay and recipients: each side of
     /// the flag is counted right, both make the whole, and relays, networks and domains add up to it.
@@ -114,16 +114,22 @@ proptest! {
         events.extend(ordinary(20, span, relay, &mut dice));
         let events = sorted(events);
         let sends: Vec<i64> = (0..messages).map(|i| h.first + i as i64 * every_ms).collect();
-        let exposed = |ts: i64| sends.iter().any(|s| (*s..=*s + tail_s * 1000).contains(&ts));
-        let mut expected: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-        for (e, _) in &events {
-            let account = e.account.as_deref().unwrap();
-            if let Kind::Send(s) = &e.kind && account != "info@x.example" && exposed(e.ts.0) {
-                let row = expected.entry(account.to_owned()).or_default();
-                row.0 += 1;
-                row.1 += s.rcpts.count;
+        // Where only outcomes name the relay it is known 1.5 s later; what is sent meanwhile may be missing.
+        let named_after = if relay_at_send { 0 } else { 1_500 };
+        let count = |unnamed_ms: i64| {
+            let exposed = |ts: i64| sends.iter().any(|s| (*s + unnamed_ms..=*s + tail_s * 1000).contains(&ts));
+            let mut rows: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+            for (e, _) in &events {
+                let account = e.account.as_deref().unwrap();
+                if let Kind::Send(s) = &e.kind && account != "info@x.example" && exposed(e.ts.0) {
+                    let row = rows.entry(account.to_owned()).or_default();
+                    row.0 += 1;
+                    row.1 += s.rcpts.count;
+                }
             }
-        }
+            rows
+        };
+        let (most, least) = (count(0), count(named_after));
         let mut options = Options { tail_s, ..Options::default() };
         options.shown.bystanders = 1_000;
         let report = collect(&h.alerts(), &events, options);
@@ -131,7 +137,8 @@ proptest! {
         let found: BTreeMap<String, (u64, u64)> = exposure.others.rows.iter()
             .filter(|o| o.messages > 0)
             .map(|o| (o.account.clone(), (o.messages, o.recipients))).collect();
-        prop_assert_eq!(found, expected);
+        prop_assert!(found.iter().all(|(a, n)| most.get(a).is_some_and(|m| n <= m)), "{found:?} above {most:?}");
+        prop_assert!(least.iter().all(|(a, n)| found.get(a).is_some_and(|f| f >= n)), "{found:?} below {least:?}");
         let order: Vec<u64> = exposure.others.rows.iter().map(|o| o.recipients).collect();
         prop_assert!(order.is_sorted_by(|a, b| a >= b));
     }
@@ -166,6 +173,24 @@ fn refusals_of_bystanders_count_while_the_relay_is_exposed() {
     assert_eq!(other.refused, 1);
     assert_eq!(other.tenant, "y.example");
     assert_eq!(report.bystanders, 1);
+}
+
+#[test]
+fn a_relay_named_only_after_the_exposure_counts_its_message() {
+    let mut h = Hijack::new("info@x.example", START);
+    h.messages = 1;
+    h.flag_at = 1;
+    let mut events = h.events(&mut Dice(1));
+    let sent = START + 3_599_500;
+    events.push((
+        message("other@y.example", sent, "B", &["r@z.example".to_owned()], [10, 0, 0, 1].into()),
+        Step::default(),
+    ));
+    let named =
+        outcome("other@y.example", sent + 900, "B", "r@z.example", Status::Delivered, "250 ok", Some("srv24-s-st"));
+    events.push((named, Step::default()));
+    let report = collect(&h.alerts(), &sorted(events), Options::default());
+    assert_eq!(report.relays.rows[0].others_sum.messages, 1);
 }
 
 #[test]

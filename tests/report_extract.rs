@@ -119,4 +119,7 @@ fn a_queue_id_used_again_names_the_later_message() {
     let (_, rows) = extract("a@x.org", &[], &events, 10);
     assert_eq!((rows[0][9].as_str(), rows[1][9].as_str()), ("0", "1"));
     assert_eq!((rows[0][5].as_str(), rows[1][5].as_str()), ("", "mta1"));
+    // Also where the later one has no row.
+    let (_, rows) = extract("a@x.org", &[], &events, 1);
+    assert_eq!((rows.len(), rows[0][9].as_str()), (1, "0"));
 }

@@ -3,6 +3,9 @@
 //! A relay is exposed from a burst's first send, and after each of its sends for the tail. That can be said while the
 //! events go by, and a burst that sleeps for a week does not make a week's mail collateral. Flagged accounts are never
 //! collateral, not even to each other: they have sections of their own.
+//!
+//! Where only outcomes name the relay, the first burst message after a pause longer than the tail exposes it from its
+//! first outcome on: what others sent in the seconds between is not counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -118,7 +121,9 @@ impl Relays {
     /// An event of an account that was not flagged.
     pub fn bystander(&mut self, event: &Event<'_>, step: &Step) {
         let Some((first, last)) = self.hull else { return };
-        if event.ts.0 < first || event.ts.0 > last {
+        // A message of the exposed time may be answered, and its relay named, long after it.
+        let over = event.ts.0 > last && !matches!(event.kind, Kind::Outcome(_));
+        if event.ts.0 < first || over {
             return;
         }
         let Some(account) = event.account.as_deref() else { return };
@@ -153,6 +158,9 @@ impl Relays {
 
     fn bystander_outcome(&mut self, account: &str, event: &Event<'_>, o: &Outcome<'_>, step: &Step) {
         let named = o.relay.as_deref().map(|r| self.ids.get(r).copied());
+        if named == Some(None) {
+            return;
+        }
         let mut waiting = o.queue_id.as_deref().and_then(|q| self.ties.get(account, q));
         let relay = match named {
             Some(id) => id,

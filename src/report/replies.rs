@@ -61,6 +61,8 @@ fn normal_word(word: &str) -> Cow<'_, str> {
     if word.contains('@') {
         return Cow::Borrowed(ADDRESS);
     }
+    // What stands behind a question mark is for one recipient only.
+    let word = if word.contains("://") { word.split('?').next().unwrap_or(word) } else { word };
     let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
     if is_code(bare) || !bare.bytes().any(|b| b.is_ascii_digit()) {
         return Cow::Borrowed(word);
@@ -79,8 +81,11 @@ fn normal_word(word: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// `550`, or `5.7.1`.
+/// `550`, `5.7.1`, or both as in a reply of several lines, `550-5.7.1`.
 fn is_code(word: &str) -> bool {
+    if let Some((reply, enhanced)) = word.split_once('-') {
+        return reply.len() == 3 && is_code(reply) && is_code(enhanced);
+    }
     let class = |p: &str| matches!(p, "2" | "4" | "5");
     if word.len() == 3 && word.bytes().all(|b| b.is_ascii_digit()) {
         return word.get(..1).is_some_and(class);
@@ -153,7 +158,8 @@ mod tests {
             "host mx#.qq.com[#.#.#.#] said: 550 Mailbox not found.",
         );
         check("ID: 0000000F000020D12A9EC6A3.", "ID: #");
-        check("421-4.7.0 wait 300 seconds", "#-#.#.# wait # seconds");
+        check("421-4.7.0 wait 300 seconds", "421-4.7.0 wait # seconds");
+        check("421-300-4 see http://mail.ru/abuse?c=AEj3", "# see http://mail.ru/abuse");
         check(&"x ".repeat(1000), &format!("{}…", "x ".repeat(120)).replace(" …", "…"));
     }
 

@@ -349,6 +349,17 @@ pub fn forty() -> (Vec<Alert>, Vec<Seen>) {
         h.escalate_at = (i % 3 == 0).then_some(4);
         h.stays_warning = i % 7 == 6;
         h.cleared_after_ms = (i % 4 == 1).then_some(3_600_000);
+        if i == 0 {
+            // One that takes its time, among ordinary mail, and ends within the picture.
+            (h.messages, h.every_ms, h.flag_at, h.escalate_at) = (300, 20_000, 80, Some(160));
+            h.cleared_after_ms = Some(400_000);
+            for m in 0..200 {
+                let rcpts: Vec<String> = (0..1 + dice.below(12)).map(|k| format!("old{k}@friend.example")).collect();
+                let sent = h.first - 1_800_000 + m * 45_000;
+                events
+                    .push((message(&h.account, sent, &format!("O{m}"), &rcpts, [78, 1, 2, 3].into()), Step::default()));
+            }
+        }
         h.relays = (0..1 + i % 3).map(|r| format!("mta{}.out.provider.example", (r + i) % 3)).collect();
         h.relay_at_send = i % 2 == 0;
         h.named = i % 5 != 0;

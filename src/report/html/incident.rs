@@ -239,15 +239,25 @@ impl Page<'_> {
     }
 
     pub(super) fn replies(&self, title: &str, cut: &Cut<((String, String), u64)>) -> Markup {
+        // Redacted, several kinds of answer can read the same: they become one.
+        let mut rows: Vec<(&str, String, u64)> = Vec::new();
+        for ((status, said), n) in &cut.rows {
+            let said = self.names.reply(said);
+            match rows.iter_mut().find(|r| r.0 == status && r.1 == said) {
+                Some(row) => row.2 += n,
+                None => rows.push((status, said, *n)),
+            }
+        }
+        rows.sort_by_key(|r| std::cmp::Reverse(r.2));
         html! {
-            @if !cut.rows.is_empty() {
+            @if !rows.is_empty() {
                 div.block.wide {
                     h3 { (title) }
                     table.replies {
                         thead { tr { th.n scope="col" { "Answers" } th scope="col" { "Status" } th scope="col" { "Words" } } }
                         tbody {
-                            @for ((status, said), n) in &cut.rows {
-                                tr { (num(*n)) td { (status) } td.words { bdi { (self.names.reply(said)) } } }
+                            @for (status, said, n) in &rows {
+                                tr { (num(*n)) td { (status) } td.words { bdi { (said) } } }
                             }
                             @if cut.more > 0 {
                                 tr.more { td.n { (number(cut.more_sum)) } td colspan="2" { "in " (count(cut.more, "more kind")) " of answer" } }

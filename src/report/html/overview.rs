@@ -8,6 +8,9 @@ use crate::report::data::{IncidentReport, Leak};
 use crate::report::redact::Name;
 use crate::report::text::{count, number, span, visible};
 
+/// Where no more accounts than these are critical, each is told of in a paragraph.
+const CRITICAL_TOLD_MAX: usize = 3;
+
 impl Page<'_> {
     pub(super) fn title(&self) -> String {
         let accounts = self.accounts();
@@ -57,7 +60,7 @@ impl Page<'_> {
                     strong { "Redacted. " }
                     "Accounts, tenants, client addresses and networks, relays, queue ids, envelope senders and file names are replaced by numbered tokens; "
                     "the same token means the same name on this page only. Recipient domains are kept where they belong to a large public mail provider. "
-                    "Of remote replies only codes and common words are kept. Incident ids and the detector's own sentences are left out."
+                    "Of remote replies only codes and common words are kept. Incident ids and the detector’s own sentences are left out."
                 }
             }
         }
@@ -74,8 +77,14 @@ impl Page<'_> {
                         (count(r.inputs.accounts_seen, "account")) " sent mail or logged in; none of them left its habits far enough for a warning."
                         @if r.inputs.events == 0 { " Nothing could be read as an event: see " a href="#sources" { "what was read" } "." }
                     },
-                    [one] if r.incidents_more == 0 => (self.summary_of_one(one)),
-                    many => (self.summary_of_many(many)),
+                    [one] if r.incidents_more == 0 => p { (self.summary_of_one(one)) (self.summary_of_relays()) },
+                    many => {
+                        @let critical = many.iter().filter(|i| i.incident.severity == Severity::Critical);
+                        @if (1..=CRITICAL_TOLD_MAX).contains(&critical.clone().count()) {
+                            @for one in critical { p { (self.summary_of_one(one)) } }
+                        }
+                        (self.summary_of_many(many))
+                    },
                 }
             }
         }
@@ -86,21 +95,20 @@ impl Page<'_> {
         let alert = incident.gravest();
         let total = one.total();
         html! {
-            p {
-                strong { (self.name(Name::Account, &incident.flag.account)) " " (words::looks(alert.pattern)) }
-                " (" (words::severity(incident.severity)) "). "
-                "The burst’s first message went out at " strong { (self.when(incident.first_ts)) } "; it was flagged "
-                strong { (super::later(incident.first_ts, incident.flag.ts)) } ", after "
-                (count(one.before.messages, "message")) " to " strong { (count(one.before.recipients, "recipient")) } ". "
-                @if one.after.messages > 0 {
-                    "After the flag " (count(one.after.messages, "message")) " to " (count(one.after.recipients, "recipient")) " followed: "
-                    (number(total.recipients)) " in all, of which " (number(total.refused)) " were refused. "
-                } @else {
-                    "Nothing followed. " (number(total.refused)) " recipients were refused. "
-                }
-                @if one.networks > 0 { "It came from " (count(one.networks, "client network")) ". " }
-                (self.summary_of_relays())
+            strong { (self.name(Name::Account, &incident.flag.account)) " " (words::looks(alert.pattern)) }
+            " (" (words::severity(incident.severity)) "). "
+            "The burst’s first message went out at " strong { (self.when(incident.first_ts)) } "; it was flagged "
+            strong { (super::later(incident.first_ts, incident.flag.ts)) }
+            @if let Some(e) = &incident.escalated { " as a warning (critical after " (span(e.ts.0.saturating_sub(incident.first_ts.0) / 1000)) ")" }
+            ", after "
+            (count(one.before.messages, "message")) " to " strong { (count(one.before.recipients, "recipient")) } ". "
+            @if one.after.messages > 0 {
+                "After the flag " (count(one.after.messages, "message")) " to " (count(one.after.recipients, "recipient")) " followed: "
+                (number(total.recipients)) " in all, of which " (number(total.refused)) " were refused. "
+            } @else {
+                "Nothing followed. " (number(total.refused)) " recipients were refused. "
             }
+            @if one.networks > 0 { "It came from " (count(one.networks, "client network")) ". " }
         }
     }
 
