@@ -1,1 +1,89 @@
-//! The commands, one file each.
+//! The commands, one file each. Here: the arguments, and what becomes of errors.
+
+mod calibrate;
+mod config;
+mod explain;
+mod feed;
+mod find;
+mod replay;
+mod summary;
+mod table;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Names a hijacked mail account within its first few spam messages, and says why.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage or configuration.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read mail logs and name the hijacked accounts
+    Replay(Box<replay::Arguments>),
+    /// Measure on clean mail how often each score is reached, for choosing thresholds
+    Calibrate(calibrate::Arguments),
+    /// Print every configuration key with its default, or check a file
+    Config(config::Arguments),
+}
+
+/// A failure, by its exit status.
+#[derive(Debug)]
+enum Failure {
+    /// Wrong usage or configuration.
+    Usage(anyhow::Error),
+    /// Everything else.
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(e: E) -> Self {
+        Self::Failed(e.into())
+    }
+}
+
+/// Makes an error one of wrong usage.
+fn usage(e: impl Into<anyhow::Error>) -> Failure {
+    Failure::Usage(e.into())
+}
+
+/// Runs the program with the process's arguments.
+pub fn run() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MAILFUSE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let done = match Arguments::parse().command {
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
+        Command::Config(arguments) => config::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads us has enough: `mailfuse replay … | head`.
+        Err(Failure::Failed(e)) if is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(Failure::Failed(e)) => {
+            anstream::eprintln!("mailfuse: {e:#}");
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(e)) => {
+            anstream::eprintln!("mailfuse: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn is_broken_pipe(e: &anyhow::Error) -> bool {
+    e.chain().any(|cause| {
+        let of_io = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+        cause.downcast_ref::<io::Error>().is_some_and(of_io)
+            || cause
+                .downcast_ref::<serde_json::Error>()
+                .is_some_and(|e| e.io_error_kind() == Some(io::ErrorKind::BrokenPipe))
+    })
+}

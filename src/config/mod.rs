@@ -1,1 +1,295 @@
-//! Configuration: one TOML file, unknown keys refused, every key documented in `reference.toml`.
+//! Configuration: one TOML file, unknown keys refused with the line and a suggestion, every key documented in
+//! `reference.toml`, which `mailfuse config` prints.
+//!
+//! The reference *is* the defaults' documentation; a test holds that it states every key with its default.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::core::policy::{BadPolicy, Detect, Policy};
+use crate::event::Limits;
+use crate::logs::postfix;
+
+/// Every key with its default, commented.
+pub const REFERENCE: &str = include_str!("reference.toml");
+
+/// The environment variable that may hold the fingerprint key.
+pub const KEY_VARIABLE: &str = "MAILFUSE_FINGERPRINT_KEY";
+
+/// The configuration as the file has it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// A file that holds the key of the fingerprints. Empty: the environment variable, else a public default.
+    pub fingerprint_key_file: String,
+    /// Bounds on one event.
+    pub events: Limits,
+    /// The Postfix reader.
+    pub postfix: postfix::Options,
+    /// The detector.
+    pub detect: Detect,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("{}: {source}; `mailfuse config` prints a commented one to start from", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML.
+    #[error("{name}: {message}")]
+    Syntax {
+        /// The file.
+        name: String,
+        /// With line and column.
+        message: String,
+    },
+    /// A key that does not exist.
+    #[error("{name}:{line}: unknown key `{key}`{}", suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    Unknown {
+        /// The file.
+        name: String,
+        /// From 1.
+        line: usize,
+        /// The key with its tables.
+        key: String,
+        /// The nearest key that exists there.
+        suggestion: Option<String>,
+    },
+    /// A value of another type or outside its range.
+    #[error("{name}:{line}: `{key}`: {message}")]
+    Value {
+        /// The file.
+        name: String,
+        /// From 1.
+        line: usize,
+        /// The key with its tables.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// Values that do not go together.
+    #[error("{name}: {source}")]
+    Policy {
+        /// The file.
+        name: String,
+        /// What is wrong.
+        source: BadPolicy,
+    },
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Where it cannot be read or used; each error names the file and, where there is one, the line.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads `text`, which messages call `name`. What it leaves out has its default, within tables too.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, name: &str) -> Result<Self, Error> {
+        let syntax = |e: toml::de::Error| Error::Syntax { name: name.to_owned(), message: e.to_string() };
+        let given = DeTable::parse(text).map_err(syntax)?;
+        let mut merged = defaults();
+        check_keys(text, name, given.get_ref(), &merged, "")?;
+        overlay(&mut merged, toml::from_str(text).map_err(syntax)?);
+        let config: Self = serde_path_to_error::deserialize(toml::Value::Table(merged)).map_err(|e| {
+            let key = e.path().to_string();
+            Error::Value {
+                name: name.to_owned(),
+                line: line_of(text, given.get_ref(), &key),
+                message: e.into_inner().to_string().trim_end().to_owned(),
+                key,
+            }
+        })?;
+        config.policy([0; 16]).map_err(|source| Error::Policy { name: name.to_owned(), source })?;
+        Ok(config)
+    }
+
+    /// The first twelve hexadecimal digits of the SHA-256 of the configuration in force, defaults and all. Equal digests and
+    /// equal programs give equal alerts.
+    pub fn digest(&self) -> String {
+        let canonical = toml::to_string(self).unwrap_or_default();
+        let mut digest = String::new();
+        for byte in &Sha256::digest(canonical.as_bytes())[..6] {
+            let _ = write!(digest, "{byte:02x}");
+        }
+        digest
+    }
+
+    /// The detector's policy under this configuration.
+    ///
+    /// # Errors
+    /// Where values do not go together.
+    pub fn policy(&self, key: [u8; 16]) -> Result<Policy, BadPolicy> {
+        let by = format!("mailfuse {} (config {})", env!("CARGO_PKG_VERSION"), self.digest());
+        Policy::new(self.detect.clone(), key, by)
+    }
+
+    /// The fingerprint key: of the file that is configured, else of the environment, else a public default. It is 16 bytes of
+    /// the SHA-256 of what stands there, so that any long random text will do.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or holds fewer than 16 bytes.
+    pub fn fingerprint_key(&self) -> Result<[u8; 16], Error> {
+        let secret = if self.fingerprint_key_file.is_empty() {
+            match std::env::var(KEY_VARIABLE) {
+                Ok(secret) => secret.into_bytes(),
+                Err(_) => b"mailfuse: a public key; set your own".to_vec(),
+            }
+        } else {
+            let path = PathBuf::from(&self.fingerprint_key_file);
+            std::fs::read(&path).map_err(|source| Error::Read { path, source })?
+        };
+        let secret = secret.trim_ascii();
+        if secret.len() < 16 {
+            return Err(Error::Syntax {
+                name: "fingerprint key".to_owned(),
+                message: format!(
+                    "{} bytes are too few: put at least 16 random bytes there, as `openssl rand -hex 32` prints",
+                    secret.len()
+                ),
+            });
+        }
+        let mut key = [0; 16];
+        key.copy_from_slice(&Sha256::digest(secret)[..16]);
+        Ok(key)
+    }
+}
+
+/// The defaults as a table.
+fn defaults() -> toml::Table {
+    toml::Table::try_from(Config::default()).unwrap_or_default()
+}
+
+/// Puts `over` upon `under`, table by table.
+fn overlay(under: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => overlay(under, over),
+            (Some(under @ toml::Value::Float(_)), toml::Value::Integer(n)) => *under = toml::Value::Float(n as f64),
+            (Some(under), value) => *under = value,
+            (None, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Refuses keys that `known` does not have.
+fn check_keys(text: &str, name: &str, given: &DeTable<'_>, known: &toml::Table, above: &str) -> Result<(), Error> {
+    for (key, value) in given {
+        let path = format!("{above}{}", key.get_ref());
+        let Some(default) = known.get(&**key.get_ref()) else {
+            return Err(Error::Unknown {
+                name: name.to_owned(),
+                line: line_at(text, key.span().start),
+                suggestion: nearest(key.get_ref(), known).map(|k| format!("{above}{k}")),
+                key: path,
+            });
+        };
+        if let (DeValue::Table(given), toml::Value::Table(known)) = (value.get_ref(), default) {
+            check_keys(text, name, given, known, &format!("{path}."))?;
+        }
+    }
+    Ok(())
+}
+
+/// The known key that is most like `key`, if one is like it at all.
+fn nearest<'a>(key: &str, known: &'a toml::Table) -> Option<&'a str> {
+    known
+        .keys()
+        .map(|k| (strsim::jaro_winkler(key, k), k.as_str()))
+        .filter(|(likeness, _)| *likeness >= 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, k)| k)
+}
+
+/// The line of the deepest part of `path` that the file has.
+fn line_of(text: &str, table: &DeTable<'_>, path: &str) -> usize {
+    let mut table = Some(table);
+    let mut start = 0;
+    for part in path.split(['.', '[']) {
+        let Some((key, value)) = table.and_then(|t| t.iter().find(|(k, _)| &**k.get_ref() == part)) else { break };
+        start = Spanned::span(key).start;
+        table = match value.get_ref() {
+            DeValue::Table(t) => Some(t),
+            _ => None,
+        };
+    }
+    line_at(text, start)
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_states_every_key_with_its_default() {
+        let reference: toml::Table = toml::from_str(REFERENCE).unwrap();
+        assert_eq!(reference, defaults());
+        assert_eq!(Config::parse(REFERENCE, "reference").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_of_the_reference_has_a_comment_in_its_paragraph() {
+        let mut commented = false;
+        for line in REFERENCE.lines() {
+            commented = match line.trim_start() {
+                "" => false,
+                l if l.contains('#') => true,
+                _ => commented || line.starts_with('['),
+            };
+            let in_table_of_one_comment = commented || line.is_empty();
+            assert!(in_table_of_one_comment, "no comment above: {line}");
+        }
+    }
+
+    fn check(text: &str, expected: &str) {
+        let error = Config::parse(text, "mailfuse.toml").expect_err("must be refused").to_string();
+        assert!(error.contains(expected), "{error}\n-- does not contain --\n{expected}");
+    }
+
+    #[test]
+    fn refuses_with_the_line_and_a_suggestion() {
+        check("\n[detect]\nquiet = 3\n", "mailfuse.toml:3: unknown key `detect.quiet`; did you mean `detect.quiet_s`?");
+        check(
+            "[detect.thresholds.nwe]\nwarning = 3\n",
+            "mailfuse.toml:1: unknown key `detect.thresholds.nwe`; did you mean",
+        );
+        check("xyz = 1", "mailfuse.toml:1: unknown key `xyz`");
+        check("[detect]\n\nquiet_s = \"long\"\n", "mailfuse.toml:3: `detect.quiet_s`: invalid type: string");
+        check("[detect]\nshared_networks = [\"192.0.2.0/99\"]\n", "mailfuse.toml:2: `detect.shared_networks[0]`");
+        check("[detect\n", "line 1");
+        check("[detect]\nwindows_s = [60, 5]\n", "detect.windows_s");
+        check("[detect.thresholds.new]\nwarning = 99\n", "detect.thresholds.new: warning must not be above critical");
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default_within_tables_too() {
+        let config = Config::parse("[detect.thresholds.new]\ncritical = 12\n", "c").unwrap();
+        assert_eq!(config.detect.thresholds.new.critical, 12.0);
+        assert_eq!(config.detect.thresholds.new.warning, Config::default().detect.thresholds.new.warning);
+        assert_ne!(config.digest(), Config::default().digest());
+        assert_eq!(config.digest().len(), 12);
+    }
+}

@@ -91,6 +91,8 @@ pub enum Signal {
     Bounces,
     /// Client networks never seen before.
     NewNetworks,
+    /// Complaints of recipients.
+    Complaints,
 }
 
 /// One reason, with every number that its sentence has.

@@ -1,4 +1,23 @@
 //! The detector: pure, deterministic, the same for `replay` and `run`. It knows no clock, randomness, channel, async or I/O.
+//!
+//! An event goes to its account (`account`), which counts it in its windows (`window`, `recent`, `contacts`, `networks`,
+//! `sends`) and its baseline (`baseline`, `tail`). Where the evidence may have grown it is weighed (`verdict`), put into words
+//! (`evidence`) and becomes an alert of an incident (`incident`, `alert`). `shard` holds the accounts of one partition.
 
+pub mod account;
 pub mod alert;
+pub mod baseline;
+pub mod contacts;
+pub mod evidence;
+pub mod fingerprint;
+pub mod incident;
+pub mod networks;
+pub mod policy;
+pub mod recent;
+pub mod refusal;
+pub mod repeats;
+pub mod sends;
 pub mod shard;
+pub mod tail;
+pub mod verdict;
+pub mod window;

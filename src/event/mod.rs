@@ -2,8 +2,17 @@
 //!
 //! Every reader of somebody else's log ends in an [`Event`]; the core knows nothing else.
 
+mod decode;
+mod encode;
+mod limits;
+mod reject;
 mod time;
+pub mod wire;
 
+pub use decode::{Cut, Decoded, decode, time_of};
+pub use encode::{EncodeError, encode};
+pub use limits::Limits;
+pub use reject::Reject;
 pub use time::{BadTime, Timestamp};
 
 use std::borrow::Cow;
@@ -130,11 +139,15 @@ impl Event<'_> {
         if let Some(t) = &self.tenant {
             return Some(t);
         }
-        let account = self.account.as_deref()?;
-        Some(match account.rsplit_once('@') {
-            Some((_, domain)) if !domain.is_empty() => domain,
-            _ => account,
-        })
+        self.account.as_deref().map(default_tenant)
+    }
+}
+
+/// The customer that an account belongs to where nothing says so: its domain, else itself.
+pub fn default_tenant(account: &str) -> &str {
+    match account.rsplit_once('@') {
+        Some((_, domain)) if !domain.is_empty() => domain,
+        _ => account,
     }
 }
 

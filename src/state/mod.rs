@@ -1,1 +1,177 @@
 //! The stored form of a shard, and its versions.
+//!
+//! A file is a line of text that names format and version, then one zstd stream (with its checksum) of postcard records: the
+//! head, then each account, by name. A newer program reads older versions; what it cannot read it refuses, never in half.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::core::account::Account;
+use crate::core::policy::Policy;
+use crate::core::shard::Shard;
+use crate::event::Timestamp;
+
+/// The first line of a file of this version.
+const MAGIC: &[u8] = b"mailfuse state 1\n";
+/// No stored account is larger, in bytes: a damaged length must not ask for memory.
+const ACCOUNT_BYTES_MAX: usize = 64 << 20;
+
+/// Why a state could not be saved or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading or writing failed; a checksum that does not match shows here too.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// Not such a file, or of a newer program.
+    #[error("not a state that this version reads: it begins with {found:?}")]
+    Version {
+        /// The beginning of the file.
+        found: String,
+    },
+    /// A record cannot be read.
+    #[error("damaged: {0}")]
+    Damaged(#[from] postcard::Error),
+    /// A record is longer than any can be.
+    #[error("damaged: a record of {0} bytes")]
+    TooLong(usize),
+    /// Another fingerprint key.
+    #[error(
+        "made with another fingerprint key: every contact would look new. Use the key that it was made with, or start without it"
+    )]
+    Key,
+    /// Other windows.
+    #[error(
+        "made with detect.windows_s = {theirs:?}, the configuration has {ours:?}: use the same, or start without it"
+    )]
+    Windows {
+        /// Of the file.
+        theirs: Vec<u32>,
+        /// Of the configuration.
+        ours: Vec<u32>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    /// Program version, for people.
+    by: String,
+    /// What tells the fingerprint key from others without giving it away.
+    key_id: [u8; 8],
+    windows_s: Vec<u32>,
+    history_since_ms: i64,
+    newest_ms: i64,
+    accounts: u64,
+}
+
+fn key_id(key: &[u8; 16]) -> [u8; 8] {
+    let mut hash = Sha256::new();
+    hash.update(b"mailfuse fingerprint key id");
+    hash.update(key);
+    let mut id = [0; 8];
+    id.copy_from_slice(&hash.finalize()[..8]);
+    id
+}
+
+/// Saves a shard, beside and then renamed.
+///
+/// # Errors
+/// Where the file cannot be written; then an older one is as it was.
+pub fn save(path: &Path, shard: &Shard, policy: &Policy) -> Result<(), Error> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    write(BufWriter::new(file.as_file_mut()), shard, policy)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| Error::Io(e.error))?;
+    Ok(())
+}
+
+/// Writes a shard.
+///
+/// # Errors
+/// Where `out` fails.
+pub fn write(mut out: impl Write, shard: &Shard, policy: &Policy) -> Result<(), Error> {
+    out.write_all(MAGIC)?;
+    let mut zstd = zstd::Encoder::new(out, 3)?;
+    zstd.include_checksum(true)?;
+    let head = Head {
+        by: policy.by.clone(),
+        key_id: key_id(&policy.key),
+        windows_s: policy.spans.all_s().to_vec(),
+        history_since_ms: shard.history_since().0,
+        newest_ms: shard.newest().0,
+        accounts: shard.accounts() as u64,
+    };
+    record(&mut zstd, &head)?;
+    // By name, so that the bytes do not depend on the order in which accounts were met.
+    let mut accounts: Vec<&Account> = shard.all().collect();
+    accounts.sort_by(|a, b| a.name().cmp(b.name()));
+    for account in accounts {
+        record(&mut zstd, account)?;
+    }
+    zstd.finish()?.flush()?;
+    Ok(())
+}
+
+fn record(out: &mut impl Write, value: &impl Serialize) -> Result<(), Error> {
+    let bytes = postcard::to_stdvec(value)?;
+    let len = u32::try_from(bytes.len()).map_err(|_| Error::TooLong(bytes.len()))?;
+    out.write_all(&len.to_le_bytes())?;
+    out.write_all(&bytes)?;
+    Ok(())
+}
+
+/// Loads a shard.
+///
+/// # Errors
+/// Where the file cannot be read whole, is of a newer version, or does not go with `policy`.
+pub fn load(path: &Path, policy: &Arc<Policy>) -> Result<Shard, Error> {
+    read(BufReader::new(File::open(path)?), policy)
+}
+
+/// Reads a shard.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(mut from: impl Read, policy: &Arc<Policy>) -> Result<Shard, Error> {
+    let mut magic = Vec::new();
+    from.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
+    if magic != MAGIC {
+        return Err(Error::Version { found: String::from_utf8_lossy(&magic).into_owned() });
+    }
+    let mut zstd = zstd::Decoder::new(from)?;
+    let head: Head = read_record(&mut zstd)?;
+    if head.key_id != key_id(&policy.key) {
+        return Err(Error::Key);
+    }
+    if head.windows_s != policy.spans.all_s() {
+        return Err(Error::Windows { theirs: head.windows_s, ours: policy.spans.all_s().to_vec() });
+    }
+    let mut shard = Shard::new(Arc::clone(policy), Timestamp(head.history_since_ms));
+    shard.restore_clock(Timestamp(head.newest_ms));
+    for _ in 0..head.accounts {
+        shard.restore(read_record(&mut zstd)?);
+    }
+    // To the end, so that the checksum is looked at.
+    let rest = std::io::copy(&mut zstd, &mut std::io::sink())?;
+    if rest > 0 {
+        return Err(Error::TooLong(rest as usize));
+    }
+    Ok(shard)
+}
+
+fn read_record<T: for<'de> Deserialize<'de>>(from: &mut impl Read) -> Result<T, Error> {
+    let mut len = [0; 4];
+    from.read_exact(&mut len)?;
+    let len = u32::from_le_bytes(len) as usize;
+    if len > ACCOUNT_BYTES_MAX {
+        return Err(Error::TooLong(len));
+    }
+    let mut bytes = vec![0; len];
+    from.read_exact(&mut bytes)?;
+    Ok(postcard::from_bytes(&bytes)?)
+}

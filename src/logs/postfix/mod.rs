@@ -55,7 +55,7 @@ const RCPT_LEN_MAX: usize = 1024;
 const TEXT_LEN_MAX: usize = 1024;
 
 /// Section `[postfix]` of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Own hosts that mail is handed over to, by name or address, as `relay=` shows them: relays, filters, balancers.

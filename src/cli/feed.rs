@@ -1,0 +1,311 @@
+//! From files to events: what every command that reads logs does with its sources.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::tz::TimeZone;
+
+use super::{Failure, usage};
+use crate::config::Config;
+use crate::event::{Decoded, Event, Reject, Timestamp, decode};
+use crate::input::{self, Format, Item, Lines, Place, Progress, Source};
+use crate::logs::postfix::{Postfix, Stats as PostfixStats};
+use crate::logs::stamp::{Assumed, StampOptions, Stamper};
+
+/// A time without a line that is longer than this is a gap, in milliseconds.
+const GAP_MS: i64 = 3_600_000;
+/// Gaps that are listed; further ones are counted.
+const GAPS_MAX: usize = 20;
+/// Places kept for each reason of rejects.
+const SAMPLES_MAX: usize = 3;
+/// Lines between two looks at the progress bar.
+const PROGRESS_LINES: u64 = 4096;
+
+/// How the sources are read.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    pub format: Option<Format>,
+    pub year: Option<i16>,
+    pub zone: TimeZone,
+    pub zone_name: String,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    pub not_after: Timestamp,
+    /// Compute the SHA-256 of the sources.
+    pub hash: bool,
+}
+
+/// What reading showed.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub sources: Vec<SeenSource>,
+    pub lines: u64,
+    pub events: u64,
+    /// Events outside `--since` and `--until`.
+    pub outside: u64,
+    pub unknown_kinds: u64,
+    /// Log lines that begin with no stamp.
+    pub unstamped: u64,
+    pub cut: u64,
+    /// By reason: how many, and the first of them.
+    pub rejects: BTreeMap<&'static str, (u64, Vec<(Place, String)>)>,
+    pub period: Option<(Timestamp, Timestamp)>,
+    pub gaps: Vec<(Timestamp, Timestamp)>,
+    pub gaps_more: u64,
+    pub postfix: Option<PostfixStats>,
+    /// Sources that broke off: the command ends with a failure.
+    pub failures: Vec<input::Error>,
+    newest: Option<Timestamp>,
+}
+
+/// One source, after reading.
+#[derive(Debug)]
+pub(super) struct SeenSource {
+    pub name: String,
+    pub format: Option<Format>,
+    pub bytes: u64,
+    pub sha256: Option<[u8; 32]>,
+    pub assumed: Option<Assumed>,
+}
+
+/// Where rejected records go, with where they came from.
+pub(super) struct RejectsFile(BufWriter<File>);
+
+impl RejectsFile {
+    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
+        let file =
+            File::create(path).with_context(|| format!("{}: cannot be written", path.display())).map_err(usage)?;
+        Ok(Self(BufWriter::new(file)))
+    }
+
+    fn write(&mut self, place: &Place, reason: &str, message: &str, record: &[u8]) -> Result<(), Failure> {
+        let record = String::from_utf8_lossy(record);
+        let line = serde_json::json!({
+            "source": &*place.source, "line": place.line, "reason": reason, "message": message, "record": record,
+        });
+        serde_json::to_writer(&mut self.0, &line)?;
+        self.0.write_all(b"\n")?;
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> Result<(), Failure> {
+        Ok(self.0.flush()?)
+    }
+}
+
+/// Reads all sources, and passes every event within the bounds of time to `each`, in order.
+pub(super) fn read(
+    sources: Vec<Source>,
+    reading: &Reading,
+    config: &Config,
+    title: &str,
+    mut rejects: Option<&mut RejectsFile>,
+    each: &mut dyn FnMut(&Event<'_>) -> Result<(), Failure>,
+) -> Result<Seen, Failure> {
+    let mut lines = open(sources, reading, config)?;
+    let mut stampers: Vec<Stamper> = lines.sources().iter().map(|info| stamper(info, reading)).collect();
+    let formats: Vec<Option<Format>> = lines.sources().iter().map(|info| info.format).collect();
+    let mut postfix = formats.contains(&Some(Format::Postfix)).then(|| Postfix::new(config.postfix.clone()));
+    let mut seen = Seen::default();
+    let mut bar = Bar::new(lines.progress(), title);
+    // An error of `each` ends the reading after the event that caused it.
+    let mut failed: Option<Failure> = None;
+    while let Some(item) = lines.next() {
+        let line = match item {
+            Item::Line(line) => line,
+            Item::TooLong(too_long) => {
+                seen.lines += 1;
+                let place = lines.place(too_long.source, too_long.number);
+                let reject = Reject::TooLong { what: "line", max: config.events.max_line_bytes };
+                seen.reject(&reject, place, b"", rejects.as_deref_mut())?;
+                continue;
+            }
+            Item::Failed { error, .. } => {
+                seen.failures.push(error);
+                continue;
+            }
+        };
+        seen.lines += 1;
+        if seen.lines.is_multiple_of(PROGRESS_LINES) {
+            bar.show(&seen);
+        }
+        match formats[line.source] {
+            Some(Format::Postfix) => {
+                let Some(postfix) = &mut postfix else { continue };
+                let Some((ts, host)) = stampers[line.source].stamp(line.bytes) else {
+                    seen.unstamped += 1;
+                    continue;
+                };
+                seen.at(ts);
+                postfix.push(ts, &line.bytes[host..], &mut |event| {
+                    pass(event, reading, &mut seen, &mut failed, each);
+                });
+            }
+            _ => match decode(line.bytes, &config.events, Some(reading.not_after)) {
+                Ok(Decoded::Event(event, cut)) => {
+                    seen.cut += u64::from(cut.any());
+                    seen.at(event.ts);
+                    pass(&event, reading, &mut seen, &mut failed, each);
+                }
+                Ok(Decoded::UnknownKind) => seen.unknown_kinds += 1,
+                Err(reject) => {
+                    let (source, number) = (line.source, line.number);
+                    let record = line.bytes.to_vec();
+                    let place = lines.place(source, number);
+                    seen.reject(&reject, place, &record, rejects.as_deref_mut())?;
+                }
+            },
+        }
+        if let Some(failure) = failed.take() {
+            return Err(failure);
+        }
+    }
+    if let Some(mut postfix) = postfix {
+        postfix.finish(&mut |event| pass(event, reading, &mut seen, &mut failed, each));
+        if let Some(failure) = failed.take() {
+            return Err(failure);
+        }
+        seen.postfix = Some(postfix.stats().clone());
+    }
+    bar.end();
+    for (i, info) in lines.sources().iter().enumerate() {
+        let facts = lines.facts(i);
+        seen.sources.push(SeenSource {
+            name: info.name.to_string(),
+            format: info.format,
+            bytes: facts.bytes,
+            sha256: facts.sha256,
+            assumed: stampers[i].assumed(),
+        });
+    }
+    Ok(seen)
+}
+
+fn open(sources: Vec<Source>, reading: &Reading, config: &Config) -> Result<Lines, Failure> {
+    let of_merge = reading.clone();
+    let options = input::Options {
+        format: reading.format,
+        max_line_bytes: config.events.max_line_bytes,
+        hash: reading.hash,
+        ..input::Options::default()
+    };
+    let options = options.stamp_with(move |info| {
+        let mut stamper = stamper(info, &of_merge);
+        Box::new(move |line: &[u8]| stamper.stamp(line).map(|(ts, _)| ts))
+    });
+    Lines::open(sources, &options).map_err(usage)
+}
+
+fn stamper(info: &input::SourceInfo, reading: &Reading) -> Stamper {
+    let modified = info.modified.and_then(|m| {
+        let since = m.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(Timestamp(i64::try_from(since.as_millis()).ok()?))
+    });
+    Stamper::new(StampOptions { year: reading.year, zone: reading.zone.clone(), file_name: Some(&info.name), modified })
+}
+
+fn pass(
+    event: &Event<'_>,
+    reading: &Reading,
+    seen: &mut Seen,
+    failed: &mut Option<Failure>,
+    each: &mut dyn FnMut(&Event<'_>) -> Result<(), Failure>,
+) {
+    let before = reading.since.is_some_and(|since| event.ts < since);
+    if before || reading.until.is_some_and(|until| event.ts >= until) {
+        seen.outside += 1;
+        return;
+    }
+    seen.events += 1;
+    seen.period = Some(seen.period.map_or((event.ts, event.ts), |(a, b)| (a.min(event.ts), b.max(event.ts))));
+    if failed.is_none()
+        && let Err(failure) = each(event)
+    {
+        *failed = Some(failure);
+    }
+}
+
+impl Seen {
+    /// A line or record of this time was read.
+    fn at(&mut self, ts: Timestamp) {
+        match self.newest {
+            Some(newest) if ts.0 - newest.0 > GAP_MS => {
+                if self.gaps.len() < GAPS_MAX {
+                    self.gaps.push((newest, ts));
+                } else {
+                    self.gaps_more += 1;
+                }
+                self.newest = Some(ts);
+            }
+            Some(newest) if ts <= newest => {}
+            _ => self.newest = Some(ts),
+        }
+    }
+
+    fn reject(
+        &mut self,
+        reject: &Reject,
+        place: Place,
+        record: &[u8],
+        file: Option<&mut RejectsFile>,
+    ) -> Result<(), Failure> {
+        if let Some(file) = file {
+            file.write(&place, reject.reason(), &reject.to_string(), record)?;
+        }
+        let (count, samples) = self.rejects.entry(reject.reason()).or_default();
+        *count += 1;
+        if samples.len() < SAMPLES_MAX {
+            samples.push((place, reject.to_string()));
+        }
+        Ok(())
+    }
+
+    /// All rejects.
+    pub(super) fn rejected(&self) -> u64 {
+        self.rejects.values().map(|(n, _)| n).sum()
+    }
+}
+
+/// A progress bar on a terminal; nothing elsewhere.
+struct Bar {
+    bar: ProgressBar,
+    progress: Progress,
+    shown: Instant,
+}
+
+impl Bar {
+    fn new(progress: Progress, title: &str) -> Self {
+        let target = ProgressDrawTarget::stderr();
+        let bar = match progress.total {
+            Some(total) => ProgressBar::with_draw_target(Some(total), target),
+            None => ProgressBar::with_draw_target(None, target),
+        };
+        let template = match progress.total {
+            Some(_) => "{prefix} {wide_bar} {bytes} of {total_bytes}, {eta} left, {msg}",
+            None => "{prefix} {spinner} {bytes}, {elapsed}, {msg}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(title.to_owned());
+        Self { bar, progress, shown: Instant::now() }
+    }
+
+    fn show(&mut self, seen: &Seen) {
+        if self.bar.is_hidden() || self.shown.elapsed() < Duration::from_millis(100) {
+            return;
+        }
+        self.shown = Instant::now();
+        self.bar.set_position(self.progress.read());
+        self.bar.set_message(format!("{} events", super::table::thousands(seen.events)));
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

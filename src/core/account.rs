@@ -1,0 +1,400 @@
+//! One account: what is counted of it, and how an event changes that.
+
+use serde::{Deserialize, Serialize};
+
+use super::alert::Severity;
+use super::baseline::{Baseline, DAY_S, Teaches};
+use super::contacts::Contacts;
+use super::fingerprint::Fingerprint;
+use super::incident::Incident;
+use super::networks::{Networks, network};
+use super::policy::Policy;
+use super::recent::Recent;
+use super::refusal::{self, Answer};
+use super::repeats::Repeats;
+use super::sends::{Sends, Sent, seconds};
+use super::shard::Step;
+use super::verdict::{self, Stratum};
+use super::window::{Counters, UNIT, Windows};
+use crate::event::{Auth, Event, Kind, Outcome, Send};
+
+/// Relay names that are told apart for one account; further ones share the last place.
+const RELAYS_MAX: usize = 32;
+
+/// The state of one account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Account {
+    name: Box<str>,
+    /// Where it is not the default that follows from the name.
+    tenant: Option<Box<str>>,
+    first_s: u32,
+    /// The largest accepted `ts` of its own events, in milliseconds.
+    clock_ms: i64,
+    windows: Windows,
+    baseline: Baseline,
+    contacts: Contacts,
+    recipients: Recent,
+    domains: Recent,
+    relays: Recent,
+    networks: Networks,
+    sends: Sends,
+    relay_names: Vec<Box<str>>,
+    repeats: Repeats,
+    /// As of the beginning of its day.
+    stratum: Stratum,
+    /// The open incident.
+    pub incident: Option<Incident>,
+}
+
+/// What an event means for the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Effect {
+    /// What is told to whoever passed the event.
+    pub step: Step,
+    /// The evidence may have grown: weigh it.
+    pub weigh: bool,
+}
+
+/// The damped count of `k` recipients in units of 1/1024: log2(1+k), so that one announcement to a hundred is an event and
+/// a hundred messages to strangers are a hundred.
+pub fn damped(k: u32) -> u32 {
+    (f64::from(k).ln_1p() * std::f64::consts::LOG2_E * UNIT).round() as u32
+}
+
+impl Account {
+    /// An account that is met at `ts_ms`, without a past: [`Stratum::Unknown`] or [`Stratum::New`].
+    pub fn new(name: &str, ts_ms: i64, stratum: Stratum) -> Self {
+        Self {
+            stratum,
+            name: name.into(),
+            tenant: None,
+            first_s: seconds(ts_ms),
+            clock_ms: ts_ms,
+            windows: Windows::default(),
+            baseline: Baseline::default(),
+            contacts: Contacts::default(),
+            recipients: Recent::default(),
+            domains: Recent::default(),
+            relays: Recent::default(),
+            networks: Networks::default(),
+            sends: Sends::default(),
+            relay_names: Vec::new(),
+            repeats: Repeats::default(),
+            incident: None,
+        }
+    }
+
+    /// The account as folded.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The customer it belongs to: as an event said, else its domain, else itself.
+    pub fn tenant(&self) -> &str {
+        self.tenant.as_deref().unwrap_or_else(|| crate::event::default_tenant(&self.name))
+    }
+
+    /// Its clock, in milliseconds.
+    pub fn clock_ms(&self) -> i64 {
+        self.clock_ms
+    }
+
+    /// Its clock, in seconds.
+    pub fn now_s(&self) -> u32 {
+        seconds(self.clock_ms)
+    }
+
+    /// When it was met.
+    pub fn first_s(&self) -> u32 {
+        self.first_s
+    }
+
+    /// What it has taught.
+    pub fn baseline(&self) -> &Baseline {
+        &self.baseline
+    }
+
+    /// Its stratum, as of the beginning of its day.
+    pub fn stratum(&self) -> Stratum {
+        self.stratum
+    }
+
+    /// Its windows.
+    pub fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// Its client networks.
+    pub fn networks(&self) -> &Networks {
+        &self.networks
+    }
+
+    /// Whom it has written to.
+    pub fn contacts(&self) -> &Contacts {
+        &self.contacts
+    }
+
+    /// Its recent sends.
+    pub fn sends_mut(&mut self) -> &mut Sends {
+        &mut self.sends
+    }
+
+    /// Names of the relays that carried its mail.
+    pub fn relay_names(&self) -> &[Box<str>] {
+        &self.relay_names
+    }
+
+    /// Distinct recipients, client networks, recipient domains and relays since `start_s`.
+    pub fn distinct_since(&self, start_s: u32) -> [u32; 4] {
+        [
+            self.recipients.count_since(start_s),
+            self.networks.count_since(start_s),
+            self.domains.count_since(start_s),
+            self.relays.count_since(start_s),
+        ]
+    }
+
+    /// Counts one event.
+    pub fn apply(&mut self, event: &Event<'_>, policy: &Policy, prints: &Fingerprint, history_since_s: u32) -> Effect {
+        let ts_ms = event.ts.0;
+        let at_s = seconds(ts_ms);
+        self.clock_ms = self.clock_ms.max(ts_ms);
+        let now_s = self.now_s();
+        if let Some(id) = &event.id
+            && self.repeats.note(prints.of(id), at_s, now_s, policy.detect.repeat_s)
+        {
+            return Effect { step: Step { duplicate: true, ..Step::default() }, weigh: false };
+        }
+        if let Some(tenant) = &event.tenant
+            && **tenant != *self.tenant()
+        {
+            self.tenant = Some((**tenant).into());
+        }
+        self.roll(now_s, policy, history_since_s);
+        let late = now_s.saturating_sub(at_s) >= policy.spans.longest_s();
+        let mut effect = match &event.kind {
+            Kind::Send(send) => self.send(ts_ms, send, policy, prints),
+            Kind::Outcome(outcome) => self.outcome(at_s, outcome, policy, prints),
+            Kind::Complaint(_) => {
+                let what = Counters { complaints: 1, ..Counters::default() };
+                self.count(at_s, &what, policy);
+                Effect { weigh: true, ..Effect::default() }
+            }
+            Kind::Auth(auth) => self.auth(at_s, auth, policy),
+        };
+        effect.step.late = late;
+        effect
+    }
+
+    /// Moves to the day of `now_s`.
+    fn roll(&mut self, now_s: u32, policy: &Policy, history_since_s: u32) {
+        if self.baseline.is_before(now_s) {
+            let teaches = match &self.incident {
+                Some(incident) if incident.severity == Severity::Critical => Teaches::Critical,
+                _ if self.stratum == Stratum::Unknown => Teaches::Freely,
+                _ => Teaches::Clamped,
+            };
+            self.baseline.roll(now_s, &policy.detect.prior, teaches);
+            self.stratum = verdict::stratum(self, policy, history_since_s);
+            let oldest_s = now_s.saturating_sub(policy.spans.longest_s());
+            self.sends.sweep(now_s, policy.spans.longest_s());
+            self.recipients.shrink(oldest_s);
+            self.domains.shrink(oldest_s);
+            self.relays.shrink(oldest_s);
+        }
+    }
+
+    fn count(&mut self, at_s: u32, what: &Counters, policy: &Policy) {
+        self.windows.add(&policy.spans, self.now_s(), at_s, what);
+        self.baseline.count(what);
+    }
+
+    fn send(&mut self, ts_ms: i64, send: &Send<'_>, policy: &Policy, prints: &Fingerprint) -> Effect {
+        let (at_s, now_s, longest_s) = (seconds(ts_ms), self.now_s(), policy.spans.longest_s());
+        let oldest_s = now_s.saturating_sub(longest_s);
+        let foreign = send.client_ip.is_some_and(|ip| self.note_client(ip, at_s, policy));
+        let mut sent = Sent {
+            key: send.queue_id.as_ref().map_or(0, |q| prints.of(q)),
+            ts_ms,
+            recipients: u32::try_from(send.rcpts.count).unwrap_or(u32::MAX),
+            named: !send.rcpts.named.is_empty(),
+            foreign,
+            client_ip: send.client_ip,
+            ..Sent::default()
+        };
+        for rcpt in &send.rcpts.named {
+            let hash = prints.of_recipient(rcpt);
+            let domain = domain(rcpt);
+            self.recipients.note(hash, at_s, oldest_s);
+            self.domains.note(prints.of(domain), at_s, oldest_s);
+            if self.contacts.learn(hash) {
+                sent.new += 1;
+                sent.count_domain(domain, 1);
+            }
+        }
+        let new_damped = damped(sent.new);
+        let what = Counters {
+            messages: 1,
+            recipients: sent.recipients,
+            volume: damped(sent.recipients),
+            new_recipients: sent.new,
+            new_damped,
+            new_foreign: if foreign { new_damped } else { 0 },
+            ..Counters::default()
+        };
+        self.count(at_s, &what, policy);
+        if let Some(relay) = &send.relay {
+            self.relays.note(prints.of(relay), at_s, oldest_s);
+            sent.relay = self.relay_place(relay);
+        }
+        let new = sent.new;
+        if new > 0 {
+            sent.queue_id = send.queue_id.as_deref().map(Into::into);
+            if let Some(incident) = &mut self.incident
+                && ts_ms >= incident.start_ms
+            {
+                incident.totals.join(&mut sent);
+                incident.totals.count_more(sent.new, 0, None);
+                for (domain, n) in &sent.domains {
+                    incident.totals.count_domain(domain, u64::from(*n));
+                }
+            }
+        }
+        self.sends.push(sent, now_s, longest_s, policy.detect.sends_max);
+        Effect { step: Step { new_recipients: new, ..Step::default() }, weigh: new > 0 }
+    }
+
+    fn outcome(&mut self, at_s: u32, outcome: &Outcome<'_>, policy: &Policy, prints: &Fingerprint) -> Effect {
+        let (now_s, longest_s) = (self.now_s(), policy.spans.longest_s());
+        let oldest_s = now_s.saturating_sub(longest_s);
+        let answer = refusal::read(outcome);
+        let quarters = answer.quarters();
+        let refused = u32::from(quarters > 0);
+        let hash = prints.of_recipient(&outcome.rcpt);
+        let new = self.contacts.learn(hash);
+        let domain = domain(&outcome.rcpt);
+        let relay = outcome.relay.as_ref().map_or(0, |relay| {
+            self.relays.note(prints.of(relay), at_s, oldest_s);
+            self.relay_place(relay)
+        });
+        let key = outcome.queue_id.as_ref().map_or(0, |q| prints.of(q));
+        let mut what = Counters {
+            refused_quarters: quarters,
+            refused,
+            answered: u32::from(refused > 0 || answer == Answer::Accepted),
+            new_recipients: u32::from(new),
+            ..Counters::default()
+        };
+        let mut named = false;
+        if let Some(sent) = self.sends.find(key, now_s, longest_s) {
+            named = sent.named;
+            if new {
+                // The k-th new recipient of a message adds log2(1+k) - log2(k).
+                what.new_damped = damped(sent.new + 1) - damped(sent.new);
+                sent.new += 1;
+                what.new_foreign = if sent.foreign { what.new_damped } else { 0 };
+            }
+            sent.refused += refused;
+            let relay_named_now = sent.relay == 0 && relay != 0;
+            if relay_named_now {
+                sent.relay = relay;
+            }
+            if new || refused > 0 {
+                if sent.queue_id.is_none() {
+                    sent.queue_id = outcome.queue_id.as_deref().map(Into::into);
+                }
+                sent.count_domain(domain, 1);
+            }
+            if let Some(incident) = &mut self.incident
+                && sent.ts_ms >= incident.start_ms
+            {
+                if relay_named_now && sent.counted {
+                    incident.totals.count_relay(relay, sent.recipients);
+                }
+                if sent.is_telling() {
+                    incident.totals.join(sent);
+                    if new || refused > 0 {
+                        incident.totals.count_more(u32::from(new), refused, Some(domain));
+                    }
+                }
+            }
+        } else if new {
+            what.new_damped = damped(1);
+        }
+        if !named {
+            self.recipients.note(hash, at_s, oldest_s);
+            self.domains.note(prints.of(domain), at_s, oldest_s);
+        }
+        if what != Counters::default() {
+            self.count(at_s, &what, policy);
+        }
+        let step = Step { new_recipients: u32::from(new), refused: refused > 0, ..Step::default() };
+        Effect { step, weigh: new || refused > 0 }
+    }
+
+    fn auth(&mut self, at_s: u32, auth: &Auth<'_>, policy: &Policy) -> Effect {
+        if auth.ok
+            && let Some(ip) = auth.client_ip
+        {
+            self.note_client(ip, at_s, policy);
+        }
+        Effect::default()
+    }
+
+    /// Notes where the client connected from. Returns whether that network is foreign to the account.
+    fn note_client(&mut self, ip: std::net::IpAddr, at_s: u32, policy: &Policy) -> bool {
+        if policy.detect.shared_networks.iter().any(|n| n.contains(&ip)) {
+            return false;
+        }
+        let network = network(ip);
+        if self.networks.note(network, at_s) {
+            self.baseline.note_foreign();
+            return true;
+        }
+        self.networks.is_foreign(network, self.now_s())
+    }
+
+    /// The place of a relay's name, plus one.
+    fn relay_place(&mut self, relay: &str) -> u8 {
+        let place = match self.relay_names.iter().position(|r| **r == *relay) {
+            Some(place) => place,
+            None if self.relay_names.len() < RELAYS_MAX => {
+                self.relay_names.push(relay.into());
+                self.relay_names.len() - 1
+            }
+            None => RELAYS_MAX - 1,
+        };
+        place as u8 + 1
+    }
+
+    /// Closes the incident: what it accounted for must not open the next one.
+    pub fn close(&mut self) -> Option<Incident> {
+        self.windows.forgive();
+        self.incident.take()
+    }
+
+    /// Whether the account has been idle for so long that it counts as never met.
+    pub fn is_forgotten(&self, now_s: u32, policy: &Policy) -> bool {
+        now_s.saturating_sub(self.now_s()) >= policy.detect.forget_days.saturating_mul(DAY_S)
+    }
+
+    /// Bytes that it takes, on the heap and off it.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.name.len()
+            + self.windows.heap_bytes()
+            + self.contacts.heap_bytes()
+            + self.recipients.heap_bytes()
+            + self.domains.heap_bytes()
+            + self.relays.heap_bytes()
+            + self.networks.heap_bytes()
+            + self.sends.heap_bytes()
+            + self.repeats.heap_bytes()
+            + self.relay_names.iter().map(|r| r.len() + size_of::<Box<str>>()).sum::<usize>()
+    }
+}
+
+/// The part after the last `@`; the whole where there is none.
+fn domain(address: &str) -> &str {
+    address.rsplit_once('@').map_or(address, |(_, domain)| domain)
+}

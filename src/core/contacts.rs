@@ -1,0 +1,99 @@
+//! Whom an account has written to: fingerprints, not addresses.
+//!
+//! The first 256 contacts take 16 bits each (a stranger is taken for known in at most 256/65,536 = 0.4 % of cases), later
+//! ones 32 bits. A 16-bit fingerprint cannot be widened afterwards, so the first 256 stay as they are. The hash is keyed, so
+//! that nobody can craft recipients that look known.
+
+use serde::{Deserialize, Serialize};
+
+/// Contacts that are kept in 16 bits.
+const NARROW_MAX: usize = 256;
+/// Unsorted newcomers, merged when they are this many: an insertion into a long sorted vector is paid once for all.
+const FRESH_MAX: usize = 64;
+/// Wide contacts of one generation. A list beyond two generations forgets the older one.
+const WIDE_MAX: usize = 65_536;
+
+/// The known contacts of one account.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Contacts {
+    /// Sorted.
+    narrow: Vec<u16>,
+    /// Sorted.
+    wide: Vec<u32>,
+    /// In order of appearance.
+    fresh: Vec<u32>,
+    /// The generation before `wide`; sorted.
+    older: Vec<u32>,
+}
+
+impl Contacts {
+    /// Whether the recipient with this hash has been written to.
+    pub fn knows(&self, hash: u64) -> bool {
+        let wide = wide(hash);
+        self.narrow.binary_search(&narrow(hash)).is_ok()
+            || self.fresh.contains(&wide)
+            || self.wide.binary_search(&wide).is_ok()
+            || self.older.binary_search(&wide).is_ok()
+    }
+
+    /// Learns the recipient with this hash. Returns whether it was new.
+    pub fn learn(&mut self, hash: u64) -> bool {
+        if self.knows(hash) {
+            return false;
+        }
+        if self.narrow.len() < NARROW_MAX {
+            if let Err(at) = self.narrow.binary_search(&narrow(hash)) {
+                self.narrow.insert(at, narrow(hash));
+            }
+            return true;
+        }
+        self.fresh.push(wide(hash));
+        if self.fresh.len() == FRESH_MAX {
+            self.merge();
+        }
+        true
+    }
+
+    fn merge(&mut self) {
+        if self.wide.len() + self.fresh.len() > WIDE_MAX {
+            self.older = std::mem::take(&mut self.wide);
+        }
+        // Merged from the back, in place: what is already sorted moves once.
+        self.fresh.sort_unstable();
+        let (mut old, mut to) = (self.wide.len(), self.wide.len() + self.fresh.len());
+        self.wide.resize(to, 0);
+        while let Some(&newest) = self.fresh.last() {
+            to -= 1;
+            if old > 0 && self.wide[old - 1] > newest {
+                old -= 1;
+                self.wide[to] = self.wide[old];
+            } else {
+                self.wide[to] = newest;
+                self.fresh.pop();
+            }
+        }
+    }
+
+    /// How many are known, at most.
+    pub fn len(&self) -> usize {
+        self.narrow.len() + self.wide.len() + self.fresh.len() + self.older.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.narrow.capacity() * 2 + (self.wide.capacity() + self.fresh.capacity() + self.older.capacity()) * 4
+    }
+}
+
+fn narrow(hash: u64) -> u16 {
+    hash as u16
+}
+
+fn wide(hash: u64) -> u32 {
+    (hash >> 16) as u32
+}

@@ -1,0 +1,193 @@
+//! An incident: one burst of one account, from its flag to its clear.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::alert::{AlertKind, Burst, DomainShare, Pattern, RelayShare, Severity};
+use super::sends::{Sends, Sent};
+use crate::event::Timestamp;
+
+const CLIENT_IPS_MAX: usize = 16;
+const QUEUE_IDS_MAX: usize = 10;
+const DOMAINS_SHOWN: usize = 10;
+const DOMAINS_MAX: usize = 64;
+
+/// What a burst has put out so far.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    first_ms: i64,
+    messages: u64,
+    recipients: u64,
+    new: u64,
+    refused: u64,
+    client_ips: Vec<IpAddr>,
+    queue_ids: Vec<Box<str>>,
+    domains: Vec<(Box<str>, u64)>,
+    /// By place in the account's relay names plus one (bounded there): messages, recipients.
+    relays: Vec<(u8, u64, u64)>,
+}
+
+/// An open incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Stable id.
+    pub id: Box<str>,
+    /// What it has reached.
+    pub severity: Severity,
+    /// The account's clock when the evidence last reached a warning, in milliseconds.
+    pub active_ms: i64,
+    /// The score at its last alert.
+    pub score: f64,
+    /// The pattern at its last alert.
+    pub pattern: Pattern,
+    /// Start of the burst: sends before it are not part of it, in milliseconds.
+    pub start_ms: i64,
+    /// The burst so far.
+    pub totals: Totals,
+}
+
+impl Incident {
+    /// The moment at which the incident is over, if nothing more comes.
+    pub fn due_ms(&self, quiet_s: u32) -> i64 {
+        self.active_ms.saturating_add(i64::from(quiet_s) * 1000)
+    }
+}
+
+impl Totals {
+    /// Gathers the sends since `start_ms` that brought new recipients or refusals, and marks them as counted.
+    pub fn gather(sends: &mut Sends, start_ms: i64) -> Self {
+        let mut totals = Self::default();
+        for sent in sends.telling_since(start_ms) {
+            totals.join(sent);
+            for (domain, n) in &sent.domains {
+                totals.count_domain(domain, u64::from(*n));
+            }
+            totals.new += u64::from(sent.new);
+            totals.refused += u64::from(sent.refused);
+        }
+        totals
+    }
+
+    /// Counts a message into the burst, once.
+    pub fn join(&mut self, sent: &mut Sent) {
+        if sent.counted {
+            return;
+        }
+        sent.counted = true;
+        if self.messages == 0 || sent.ts_ms < self.first_ms {
+            self.first_ms = sent.ts_ms;
+        }
+        self.messages += 1;
+        self.recipients += u64::from(sent.recipients);
+        if let Some(ip) = sent.client_ip
+            && self.client_ips.len() < CLIENT_IPS_MAX
+            && !self.client_ips.contains(&ip)
+        {
+            self.client_ips.push(ip);
+        }
+        if let Some(queue_id) = &sent.queue_id
+            && self.queue_ids.len() < QUEUE_IDS_MAX
+        {
+            self.queue_ids.push(queue_id.clone());
+        }
+        if sent.relay != 0 {
+            self.count_relay(sent.relay, sent.recipients);
+        }
+    }
+
+    /// Counts one message on a relay.
+    pub fn count_relay(&mut self, relay: u8, recipients: u32) {
+        if let Some(entry) = self.relays.iter_mut().find(|r| r.0 == relay) {
+            entry.1 += 1;
+            entry.2 += u64::from(recipients);
+        } else {
+            self.relays.push((relay, 1, u64::from(recipients)));
+        }
+    }
+
+    /// Counts recipients found new or refused after the message was counted.
+    pub fn count_more(&mut self, new: u32, refused: u32, domain: Option<&str>) {
+        self.new += u64::from(new);
+        self.refused += u64::from(refused);
+        if let Some(domain) = domain {
+            self.count_domain(domain, 1);
+        }
+    }
+
+    /// Counts recipients at a domain.
+    pub fn count_domain(&mut self, domain: &str, n: u64) {
+        if let Some(entry) = self.domains.iter_mut().find(|d| *d.0 == *domain) {
+            entry.1 += n;
+        } else if self.domains.len() < DOMAINS_MAX {
+            self.domains.push((domain.into(), n));
+        }
+    }
+
+    /// Whether nothing has been counted.
+    pub fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// As the alert has it.
+    pub fn burst(&self) -> Burst {
+        let mut domains: Vec<_> =
+            self.domains.iter().map(|(domain, n)| DomainShare { domain: domain.to_string(), recipients: *n }).collect();
+        domains.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.domain.cmp(&b.domain)));
+        domains.truncate(DOMAINS_SHOWN);
+        Burst {
+            first_ts: Timestamp(self.first_ms),
+            messages: self.messages,
+            recipients: self.recipients,
+            new_recipients: self.new,
+            bounced: self.refused,
+            client_ips: self.client_ips.iter().map(ToString::to_string).collect(),
+            top_domains: domains,
+            queue_ids: self.queue_ids.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Its share of each relay, `names` being the account's relay names.
+    pub fn relays(&self, names: &[Box<str>]) -> Vec<RelayShare> {
+        let mut relays: Vec<_> = self
+            .relays
+            .iter()
+            .filter_map(|&(relay, messages, recipients)| {
+                let name = names.get(usize::from(relay) - 1)?;
+                Some(RelayShare { relay: name.to_string(), messages, recipients })
+            })
+            .collect();
+        relays.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.relay.cmp(&b.relay)));
+        relays
+    }
+}
+
+/// The id of an incident: the same for the same account flagged at the same moment of its clock, wherever it is computed.
+pub fn incident_id(account: &str, clock_ms: i64) -> String {
+    stable_id("i-", &["incident", account, &clock_ms.to_string()])
+}
+
+/// The id of an alert of an incident. There is at most one of a kind.
+pub fn alert_id(incident: &str, kind: AlertKind) -> String {
+    let stage = match kind {
+        AlertKind::Flagged => "flagged",
+        AlertKind::Escalated => "escalated",
+        AlertKind::Cleared => "cleared",
+    };
+    stable_id("a-", &["alert", incident, stage])
+}
+
+/// The first 128 bits of SHA-256 over the parts, each ended by a zero byte, in hexadecimal.
+fn stable_id(prefix: &str, parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let mut id = String::from(prefix);
+    for byte in &hash.finalize()[..16] {
+        id.push_str(&format!("{byte:02x}"));
+    }
+    id
+}

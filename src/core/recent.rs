@@ -1,0 +1,147 @@
+//! How many distinct things an account used in a sliding window: recipients, client networks, recipient domains, relays.
+//!
+//! Exact while few (each with the second it was last used), a sliding HyperLogLog afterwards. Both answer for every window
+//! from one structure, because "distinct in the window" is "last used since the window's start".
+
+use serde::{Deserialize, Serialize};
+
+/// Things that are kept exactly; beyond them the sketch takes over.
+const EXACT_MAX: usize = 128;
+/// Registers of the sketch: standard error 1.04/sqrt(256) = 6.5 %.
+const REGISTERS: u32 = 256;
+
+/// Distinct things of one account, with the time they were last used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Recent {
+    /// Hash and second of the last use.
+    Exact(Vec<(u32, u32)>),
+    /// Flajolet, Fusy, Gandouet, Meunier: HyperLogLog (2007), made sliding as Chabchoub and Hébrail (2010): of each register
+    /// the (rank, second) pairs that may still become its maximum, sorted by register, then by falling rank.
+    Sketch(Vec<Mark>),
+}
+
+/// One possible maximum of one register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    register: u8,
+    rank: u8,
+    at_s: u32,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self::Exact(Vec::new())
+    }
+}
+
+impl Recent {
+    /// Notes that `hash` was used at `at_s`. What was last used before `oldest_s` is not needed any more.
+    pub fn note(&mut self, hash: u64, at_s: u32, oldest_s: u32) {
+        match self {
+            Self::Exact(seen) => {
+                let key = (hash >> 32) as u32;
+                if let Some(entry) = seen.iter_mut().rev().find(|e| e.0 == key) {
+                    entry.1 = entry.1.max(at_s);
+                    return;
+                }
+                if seen.len() == EXACT_MAX {
+                    seen.retain(|e| e.1 >= oldest_s);
+                }
+                if seen.len() < EXACT_MAX {
+                    seen.push((key, at_s));
+                    return;
+                }
+                let mut marks = Vec::with_capacity(2 * EXACT_MAX);
+                for &(key, at_s) in seen.iter() {
+                    mark(&mut marks, key, at_s);
+                }
+                mark(&mut marks, key, at_s);
+                *self = Self::Sketch(marks);
+            }
+            Self::Sketch(marks) => {
+                mark(marks, (hash >> 32) as u32, at_s);
+                // Lists grow with the logarithm of what passes; a bound on the whole costs old marks first.
+                if marks.len() > 8 * REGISTERS as usize {
+                    marks.retain(|m| m.at_s >= oldest_s);
+                }
+            }
+        }
+    }
+
+    /// Distinct things used at or after `start_s`: exact up to 128, else within some 6.5 % (one standard error).
+    pub fn count_since(&self, start_s: u32) -> u32 {
+        match self {
+            Self::Exact(seen) => seen.iter().filter(|e| e.1 >= start_s).count() as u32,
+            Self::Sketch(marks) => estimate(marks, start_s),
+        }
+    }
+
+    /// Drops what was last used before `oldest_s`. Changes no count since then.
+    pub fn shrink(&mut self, oldest_s: u32) {
+        match self {
+            Self::Exact(seen) => {
+                seen.retain(|e| e.1 >= oldest_s);
+                seen.shrink_to_fit();
+            }
+            Self::Sketch(marks) => {
+                marks.retain(|m| m.at_s >= oldest_s);
+                if marks.is_empty() {
+                    *self = Self::default();
+                }
+            }
+        }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Exact(seen) => seen.capacity() * size_of::<(u32, u32)>(),
+            Self::Sketch(marks) => marks.capacity() * size_of::<Mark>(),
+        }
+    }
+}
+
+/// Enters one use. A mark is dominated, and dropped, where another of its register is at least as high and at least as new.
+fn mark(marks: &mut Vec<Mark>, key: u32, at_s: u32) {
+    let register = (key % REGISTERS) as u8;
+    // 24 bits are left for the rank; the sentinel bit bounds it at 25.
+    let rank = ((key / REGISTERS) | 1 << 24).trailing_zeros() as u8 + 1;
+    let begin = marks.partition_point(|m| m.register < register);
+    let end = begin + marks[begin..].partition_point(|m| m.register == register);
+    let mine = &marks[begin..end];
+    if mine.iter().any(|m| m.rank >= rank && m.at_s >= at_s) {
+        return;
+    }
+    let at = begin + mine.partition_point(|m| m.rank > rank);
+    let dominated = marks[at..end].iter().take_while(|m| m.at_s <= at_s).count();
+    match dominated {
+        0 => marks.insert(at, Mark { register, rank, at_s }),
+        n => {
+            marks[at] = Mark { register, rank, at_s };
+            marks.drain(at + 1..at + n);
+        }
+    }
+}
+
+fn estimate(marks: &[Mark], start_s: u32) -> u32 {
+    let m = f64::from(REGISTERS);
+    let (mut sum, mut filled, mut i) = (0.0, 0u32, 0);
+    while i < marks.len() {
+        let register = marks[i].register;
+        let mut best = 0;
+        while i < marks.len() && marks[i].register == register {
+            if best == 0 && marks[i].at_s >= start_s {
+                best = marks[i].rank;
+            }
+            i += 1;
+        }
+        if best > 0 {
+            sum += (-f64::from(best)).exp2();
+            filled += 1;
+        }
+    }
+    let empty = REGISTERS - filled;
+    let raw = 0.7213 / (1.0 + 1.079 / m) * m * m / (sum + f64::from(empty));
+    let few = raw <= 2.5 * m && empty > 0;
+    (if few { m * (m / f64::from(empty)).ln() } else { raw }).round() as u32
+}

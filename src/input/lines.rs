@@ -1,0 +1,289 @@
+//! The caller's side: line by line, from blocks that another thread fills.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use super::Place;
+use super::blocks::BLOCK_BYTES;
+use super::detect::Format;
+use super::error::Error;
+use super::merge::{Batch, Merge, Run, Stamp, Stampers};
+use super::open::{Facts, Seen, Source, SourceInfo};
+
+/// Batches on their way. More would only fill the cache.
+const BATCHES: usize = 3;
+
+/// How sources are read.
+#[derive(Clone)]
+pub struct Options {
+    /// What the lines are; `None`: told from the content of each source.
+    pub format: Option<Format>,
+    /// Longest line, without its end.
+    pub max_line_bytes: usize,
+    /// Whether to compute the SHA-256 of each source.
+    pub hash: bool,
+    /// Makes the [`Stamp`] of a source of syslog lines, for the merge of several. Without one such sources follow each
+    /// other in their order. Events need none.
+    pub stampers: Option<Stampers>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let max_line_bytes = crate::event::Limits::default().max_line_bytes;
+        Self { format: None, max_line_bytes, hash: false, stampers: None }
+    }
+}
+
+impl Options {
+    /// Sets how sources of syslog lines are stamped.
+    #[must_use]
+    pub fn stamp_with(mut self, make: impl Fn(&SourceInfo) -> Box<dyn Stamp> + Send + Sync + 'static) -> Self {
+        self.stampers = Some(Arc::new(make));
+        self
+    }
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Item<'a> {
+    /// A line.
+    Line(Line<'a>),
+    /// A line over the bound: to be counted as a reject.
+    TooLong(TooLong),
+    /// A source broke off here. Other sources go on; the program should end with a failure after the last item.
+    Failed {
+        /// Index of the source.
+        source: usize,
+        /// What happened.
+        error: Error,
+    },
+}
+
+/// A line that is not empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Index of the source.
+    pub source: usize,
+    /// Number of the line in its source, from 1.
+    pub number: u64,
+    /// The line without its end (`\n` or `\r\n`).
+    pub bytes: &'a [u8],
+}
+
+/// A line over the bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLong {
+    /// Index of the source.
+    pub source: usize,
+    /// Number of the line in its source, from 1.
+    pub number: u64,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+/// How far the reading thread is, for a progress bar.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    read: Arc<AtomicU64>,
+    /// Bytes of all sources as stored; `None` where one of them is a stream.
+    pub total: Option<u64>,
+}
+
+impl Progress {
+    /// Bytes read so far, as stored (compressed).
+    pub fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+/// The lines of all sources, merged by time.
+///
+/// # Examples
+/// ```
+/// use mailfuse::input::{Item, Lines, Options, Source};
+///
+/// let text = "{\"v\":1}\n\n{\"v\":2}\n".as_bytes();
+/// let mut lines = Lines::open(vec![Source::reader("a.jsonl", text)], &Options::default())?;
+/// let mut seen = Vec::new();
+/// while let Some(item) = lines.next() {
+///     match item {
+///         Item::Line(line) => seen.push((line.number, line.bytes.to_vec())),
+///         Item::TooLong(line) => eprintln!("{}: too long", lines.place(line.source, line.number)),
+///         Item::Failed { error, .. } => eprintln!("{error}"),
+///     }
+/// }
+/// assert_eq!(seen, [(1, b"{\"v\":1}".to_vec()), (3, b"{\"v\":2}".to_vec())]);
+/// assert_eq!(lines.facts(0).lines, 3);
+/// # Ok::<(), mailfuse::input::Error>(())
+/// ```
+pub struct Lines {
+    infos: Vec<SourceInfo>,
+    facts: Vec<Facts>,
+    progress: Progress,
+    max_line: usize,
+    from: Receiver<Batch>,
+    /// Where blocks go to be filled again; `None` once the reader has ended.
+    used: Sender<Vec<u8>>,
+    reader: Option<JoinHandle<()>>,
+    batch: Batch,
+    /// The run that is next in `batch`.
+    run: usize,
+    /// What is left of the run before it.
+    left: Left,
+}
+
+#[derive(Default)]
+struct Left {
+    source: usize,
+    number: u64,
+    start: usize,
+    end: usize,
+}
+
+/// What stands between two lines.
+enum Step {
+    Line { number: u64, start: usize, end: usize },
+    TooLong(TooLong),
+    Failed { source: usize, error: Error },
+}
+
+impl Lines {
+    /// Looks at every source, then begins to read.
+    ///
+    /// # Errors
+    /// Where a source is missing, no log, or of no known format: before anything is read, because that is a wrong argument.
+    /// What breaks later is an [`Item`].
+    pub fn open(sources: Vec<Source>, options: &Options) -> Result<Self, Error> {
+        let read = Arc::new(AtomicU64::new(0));
+        let looked: Result<Vec<Seen>, Error> =
+            sources.into_iter().map(|s| Seen::look(s, options.format, options.hash, &read)).collect();
+        let seen = looked?;
+        let infos: Vec<SourceInfo> = seen.iter().map(|s| s.info.clone()).collect();
+        let total = infos.iter().map(|i| i.size).sum();
+        let (to, from) = sync_channel(BATCHES);
+        let (used, reuse) = channel();
+        let merge = Merge::new(seen, options.stampers.clone(), options.max_line_bytes, to, reuse);
+        let reader = Builder::new().name("input".to_owned()).spawn(move || {
+            // Where nobody listens any more there is nothing left to do.
+            let _ = merge.run();
+        });
+        let reader = reader.map_err(|source| Error::Read { name: "the reading thread".into(), source })?;
+        Ok(Self {
+            facts: vec![Facts::default(); infos.len()],
+            infos,
+            progress: Progress { read, total },
+            max_line: options.max_line_bytes,
+            from,
+            used,
+            reader: Some(reader),
+            batch: Batch::default(),
+            run: 0,
+            left: Left::default(),
+        })
+    }
+
+    /// The next item; `None` at the end of all sources.
+    ///
+    /// No `Iterator`, because a line is borrowed until the next call.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Option<Item<'_>> {
+        let step = loop {
+            if let Some(step) = self.next_of_run() {
+                break step;
+            }
+            if let Some(step) = self.next_run()? {
+                break step;
+            }
+        };
+        Some(match step {
+            Step::Line { number, start, end } => {
+                Item::Line(Line { source: self.left.source, number, bytes: &self.batch.buf[start..end] })
+            }
+            Step::TooLong(line) => Item::TooLong(line),
+            Step::Failed { source, error } => Item::Failed { source, error },
+        })
+    }
+
+    /// What is known of the sources, in the order given.
+    pub fn sources(&self) -> &[SourceInfo] {
+        &self.infos
+    }
+
+    /// What reading a source showed; complete once [`Lines::next`] has returned `None`.
+    pub fn facts(&self, source: usize) -> &Facts {
+        &self.facts[source]
+    }
+
+    /// How far reading is; a copy for the thread that draws it.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// The place of a line, for messages.
+    pub fn place(&self, source: usize, number: u64) -> Place {
+        Place { source: Arc::clone(&self.infos[source].name), line: number }
+    }
+
+    fn next_of_run(&mut self) -> Option<Step> {
+        while self.left.start < self.left.end {
+            let Left { source, number, start, end } = self.left;
+            let rest = &self.batch.buf[start..end];
+            let len = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+            self.left.start = (start + len + 1).min(end);
+            self.left.number += 1;
+            let trimmed = len - usize::from(rest[..len].last() == Some(&b'\r'));
+            if trimmed > self.max_line {
+                return Some(Step::TooLong(TooLong { source, number, bytes: len as u64 }));
+            }
+            if trimmed > 0 {
+                return Some(Step::Line { number, start, end: start + trimmed });
+            }
+        }
+        None
+    }
+
+    /// Goes to the next run. `None`: there is none; `Some(None)`: its lines are next.
+    fn next_run(&mut self) -> Option<Option<Step>> {
+        if self.run == self.batch.runs.len() {
+            self.next_batch()?;
+        }
+        let run = self.batch.runs.get_mut(self.run)?;
+        self.run += 1;
+        Some(match std::mem::replace(run, Run::Done { source: 0, facts: Facts::default() }) {
+            Run::Lines { source, first_line, start, end } => {
+                self.left = Left { source, number: first_line, start, end };
+                None
+            }
+            Run::TooLong { source, line, bytes } => Some(Step::TooLong(TooLong { source, number: line, bytes })),
+            Run::Failed { source, error } => Some(Step::Failed { source, error }),
+            Run::Done { source, facts } => {
+                self.facts[source] = facts;
+                None
+            }
+        })
+    }
+
+    fn next_batch(&mut self) -> Option<()> {
+        let used = std::mem::take(&mut self.batch).buf;
+        self.run = 0;
+        // A block that grew by a long line must not stay.
+        if used.capacity() <= 2 * BLOCK_BYTES {
+            let _ = self.used.send(used);
+        }
+        match self.from.recv() {
+            Ok(batch) => {
+                self.batch = batch;
+                Some(())
+            }
+            Err(_) => {
+                // The end, unless the reader died: then the lines are not all, and nobody may think so.
+                if let Some(Err(panic)) = self.reader.take().map(JoinHandle::join) {
+                    std::panic::resume_unwind(panic);
+                }
+                None
+            }
+        }
+    }
+}
