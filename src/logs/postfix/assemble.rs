@@ -60,7 +60,7 @@ impl Postfix {
     }
 
     pub(super) fn cleanup(&mut self, node: u32, ts: i64, body: &[u8], sink: &mut impl FnMut(&Event<'_>)) {
-        self.nodes.get_mut(node).queue_seen = true;
+        self.nodes.queue_seen(node);
         let Some((id, rest)) = QueueId::head(body) else { return };
         if let Some(rest) = rest.strip_prefix(b"message-id=") {
             // It is logged before the queue manager takes the message: after that, the id is another message's.
@@ -84,7 +84,7 @@ impl Postfix {
     }
 
     pub(super) fn qmgr(&mut self, node: u32, ts: i64, body: &[u8], sink: &mut impl FnMut(&Event<'_>)) {
-        self.nodes.get_mut(node).queue_seen = true;
+        self.nodes.queue_seen(node);
         let Some((id, rest)) = QueueId::head(body) else { return };
         if let Some(rest) = rest.strip_prefix(b"from=") {
             match line::queued(rest) {

@@ -19,8 +19,18 @@ pub(super) struct HandOver {
     pub(super) own: bool,
     /// The delivery lines after `to=`, with their times; outcomes if nothing is found.
     pub(super) held: Vec<(i64, Box<[u8]>)>,
-    /// The lines were taken for deliveries, or its first message was found: kept only for messages that come late.
-    pub(super) settled: bool,
+    pub(super) state: State,
+}
+
+/// What is known of a hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing yet.
+    Open,
+    /// It was taken for a delivery; kept for a message that comes late.
+    Delivered,
+    /// The other half was found; kept where the reply named no id, as a filter may split a message.
+    Tied,
 }
 
 /// Where a message comes from.
@@ -133,10 +143,13 @@ impl Hops {
     }
 
     /// The hand-over of the same message to the same id, for another recipient.
-    pub(super) fn same(&self, origin: u64, target: &QueueId) -> Option<u32> {
-        let all = self.by_id.iter_hash(self.hasher.hash_one(target.as_bytes()));
-        let mut all = all.filter_map(|s| Some((*s, self.get(*s)?)));
-        all.find(|(_, h)| h.target.as_ref() == Some(target) && h.origin.serial == origin).map(|(s, _)| s)
+    pub(super) fn same(&self, m: &Message, target: Option<QueueId>) -> Option<u32> {
+        let (index, hash) = match &target {
+            Some(id) => (&self.by_id, self.hasher.hash_one(id.as_bytes())),
+            None => (&self.by_message_id, self.hasher.hash_one(&m.message_id[..])),
+        };
+        let mut all = index.iter_hash(hash).filter_map(|s| Some((*s, self.get(*s)?)));
+        all.find(|(_, h)| h.target == target && h.origin.serial == m.serial).map(|(s, _)| s)
     }
 }
 

@@ -14,7 +14,7 @@
 //! these logs, now or within [`SETTLE_MS`]; that also teaches its address. So no foreign server can make its
 //! deliveries vanish, but for a client that knows all of ours.
 
-use super::hand_overs::{HandOver, Origin, compare};
+use super::hand_overs::{HandOver, Origin, State, compare};
 use super::line::{self, Delivery, QueueId};
 use super::nodes::is_remote;
 use super::table::{Held, Message};
@@ -68,11 +68,10 @@ impl Postfix {
             self.nodes.get_mut(node).delivers = true;
         }
         let m = self.table.get(slot);
-        let to = To {
-            account: &m.account,
-            queue_id: Some(m.first_id.as_str()),
-            relay: self.nodes.outcome_relay(node, delivery.relay),
-        };
+        // A mailbox on the host itself is not outside.
+        let here = status == Status::Delivered && !is_remote(delivery.relay);
+        let relay = if here { None } else { self.nodes.outcome_relay(node, delivery.relay) };
+        let to = To { account: &m.account, queue_id: Some(m.first_id.as_str()), relay };
         self.stats.count(status);
         sink(&outcome_event(ts, to, delivery.rcpt, status, delivery.dsn, delivery.reply));
     }
@@ -93,6 +92,11 @@ impl Postfix {
         if (target.is_none() && !(own && smtp)) || !is_remote(delivery.relay) || m.hop >= HOPS_MAX {
             return false;
         }
+        let known = self.hops.same(m, target);
+        if known.and_then(|k| self.hops.get(k)).is_some_and(|h| h.state == State::Tied) {
+            self.stats.handovers_tied += 1;
+            return true;
+        }
         let found = match target {
             Some(id) => self.next_by_id(m, id, delivery.relay, own),
             None => self.next_by_message_id(&Origin::of(m), &m.message_id, delivery.relay, ts),
@@ -101,6 +105,9 @@ impl Postfix {
             self.stats.handovers_tied += 1;
             self.stats.tied_by_message_id += u64::from(target.is_none());
             self.nodes.learn(delivery.relay);
+            if target.is_none() {
+                self.keep(slot, None, delivery, own, State::Tied, sink);
+            }
             if self.table.get(next).hop == 0 {
                 let origin = Origin::of(self.table.get(slot));
                 self.tie(&origin, next, sink);
@@ -111,7 +118,7 @@ impl Postfix {
         if !own && self.nodes.len() < 2 && ts > self.started.saturating_add(SETTLE_MS) {
             return false;
         }
-        self.wait(slot, ts, target, delivery, own, sink)
+        self.wait((slot, known), ts, target, delivery, own, sink)
     }
 
     /// The next host's message of the id that the reply named.
@@ -142,31 +149,41 @@ impl Postfix {
         Some(self.table.with_message_id(message_id).filter_map(rank).max()?.3)
     }
 
-    /// Keeps a hand-over until its other half comes. False where there is no need to, or no room.
+    /// Keeps a recipient handed over until the other half comes. False where there is no need to, or no room.
     fn wait(
         &mut self,
-        slot: u32,
+        (slot, known): (u32, Option<u32>),
         ts: i64,
         target: Option<QueueId>,
         delivery: &Delivery<'_>,
         own: bool,
         sink: &mut impl FnMut(&Event<'_>),
     ) -> bool {
-        let room = self.recipients_kept() < self.options.max_recipients_total as usize;
-        let line = rebuild(delivery);
-        let origin = self.table.get(slot).serial;
-        if let Some(known) = target.and_then(|id| self.hops.same(origin, &id)) {
-            let per_message = self.options.max_recipients as usize;
-            let Some(h) = self.hops.get_mut(known).filter(|h| !h.settled && room && h.held.len() < per_message) else {
-                return false;
-            };
-            h.held.push((ts, line));
-            self.hops.held_total += 1;
-            return true;
-        }
-        if !room {
+        if self.recipients_kept() >= self.options.max_recipients_total as usize {
             return false;
         }
+        let known = match known {
+            Some(known) => known,
+            None => self.keep(slot, target, delivery, own, State::Open, sink),
+        };
+        let per_message = self.options.max_recipients as usize;
+        let room = |h: &&mut HandOver| h.state == State::Open && h.held.len() < per_message;
+        let Some(h) = self.hops.get_mut(known).filter(room) else { return false };
+        h.held.push((ts, rebuild(delivery)));
+        self.hops.held_total += 1;
+        true
+    }
+
+    /// Keeps a hand-over.
+    fn keep(
+        &mut self,
+        slot: u32,
+        target: Option<QueueId>,
+        delivery: &Delivery<'_>,
+        own: bool,
+        state: State,
+        sink: &mut impl FnMut(&Event<'_>),
+    ) -> u32 {
         self.make_room(sink);
         let m = self.table.get(slot);
         let (slot, serial) = self.hops.insert(HandOver {
@@ -176,15 +193,15 @@ impl Postfix {
             message_id: m.message_id.clone(),
             relay: delivery.relay.to_vec(),
             own,
-            held: vec![(ts, line)],
-            settled: false,
+            held: Vec::new(),
+            state,
         });
         let wait_ms = i64::from(self.options.hop_wait_s) * 1000;
         self.hops.waiting.push_back((self.clock.saturating_add(wait_ms), slot, serial));
         if !own {
             self.hops.settling.push_back((self.clock.saturating_add(SETTLE_MS), slot, serial));
         }
-        true
+        slot
     }
 
     /// Decides the hand-overs whose time is up.
@@ -211,8 +228,8 @@ impl Postfix {
 
     /// No own host has logged the message by now: it was delivered outside.
     fn settle(&mut self, slot: u32, serial: u64, sink: &mut impl FnMut(&Event<'_>)) {
-        let Some(h) = self.hops.get_mut(slot).filter(|h| h.serial == serial && !h.settled) else { return };
-        h.settled = true;
+        let Some(h) = self.hops.get_mut(slot).filter(|h| h.serial == serial && h.state == State::Open) else { return };
+        h.state = State::Delivered;
         let (origin, held) = (h.origin.clone(), std::mem::take(&mut h.held));
         self.hops.held_total -= held.len();
         self.nodes.get_mut(origin.node).delivers = true;
@@ -271,8 +288,8 @@ impl Postfix {
         let held = std::mem::take(&mut h.held);
         self.stats.handovers_tied += held.len() as u64;
         self.stats.tied_by_message_id += u64::from(by_message_id);
-        self.stats.tied_late += u64::from(h.settled && !by_message_id);
-        h.settled = true;
+        self.stats.tied_late += u64::from(h.state == State::Delivered);
+        h.state = State::Tied;
         let (origin, relay) = (h.origin.clone(), std::mem::take(&mut h.relay));
         self.hops.held_total -= held.len();
         // A filter that names no id may split a message: the next part of it must find the hand-over again.

@@ -18,7 +18,12 @@
 //! * An **auth** for every message begun by an authenticated client, and for every failed log-in.
 //!
 //! A queue is told by the host's name and, where several instances of Postfix log under names of their own, by the
-//! first part of the syslog name: events call it `host` or `host/postfix-out1`.
+//! first part of the syslog name: events call it `host`, or `host/postfix-out1` from when the host has shown a second
+//! queue.
+//!
+//! **Not read**: a filter in front of the queue (`smtpd_proxy_filter`), where the account stands at `NOQUEUE: client=`
+//! and nowhere near the queue id: the log-ins count, the messages stay without an account. A relay that demands a
+//! log-in of the host before it makes that host an account of its own, whose outcomes go to the real one.
 
 mod assemble;
 mod hand_overs;
