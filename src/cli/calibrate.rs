@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::core::policy::Policy;
 use crate::core::shard::Shard;
 use crate::core::verdict::{self, Stratum};
-use crate::event::Timestamp;
 use crate::input::Source;
 
 /// The scores that are tabled, in decades.
@@ -87,7 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         zone_name: "UTC".to_owned(),
         since: None,
         until: None,
-        not_after: Timestamp(i64::MAX),
+        not_after: None,
         hash: false,
     };
     let sources = arguments.files.iter().map(Source::path).collect();

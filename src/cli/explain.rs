@@ -72,14 +72,7 @@ impl Explainer {
         self.failed_log_ins += u64::from(matches!(&event.kind, Kind::Auth(auth) if !auth.ok));
         let Some(account) = shard.account(&self.account) else { return };
         let t = verdict::threshold(&self.policy, account.stratum());
-        let decides = |i: &usize| self.policy.spans.all_s()[*i] >= self.policy.detect.decide_from_s;
-        let all = (0..self.policy.spans.all_s().len()).filter(decides);
-        let weighed = all.map(|i| verdict::weigh(account, &self.policy, t, i));
-        let Some(weighed) = weighed.max_by(|a, b| {
-            (a.severity(t), a.score()).partial_cmp(&(b.severity(t), b.score())).unwrap_or(std::cmp::Ordering::Equal)
-        }) else {
-            return;
-        };
+        let Some(weighed) = verdict::strongest_at_all(account, &self.policy, t) else { return };
         let start_s = crate::core::window::start_s(weighed.span_s, account.now_s());
         let moment = Moment {
             bucket: account.clock_ms().div_euclid(self.width_ms),
@@ -106,6 +99,8 @@ impl Explainer {
                     *last = moment;
                 }
             }
+            // Nothing has happened that it counts.
+            Some(last) if last.weighed.counted == moment.weighed.counted => {}
             _ => self.moments.push(moment),
         }
         while self.moments.len() > ROWS_MAX {
@@ -257,6 +252,9 @@ impl Explainer {
             Some(Severity::Critical) => "critical".to_owned(),
             Some(Severity::Warning) if score >= t.critical => {
                 "a warning, not critical: neither refusals nor networks nor complaints corroborate it".to_owned()
+            }
+            Some(Severity::Warning) if score < t.warning => {
+                format!("a warning, by new recipients alone ({:.1} of {})", m.weighed.new_raw, t.alone_warning)
             }
             Some(Severity::Warning) => format!("a warning: {:.1} short of critical", t.critical - score),
             None => format!("not flagged: {:.1} short of a warning", t.warning - score),

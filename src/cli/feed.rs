@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::tz::TimeZone;
 
+use super::astray::{Astray, Belief};
 use super::{Failure, usage};
 use crate::config::Config;
 use crate::event::{Decoded, Event, Reject, Timestamp, decode};
@@ -17,7 +19,7 @@ use crate::input::{self, Format, Item, Lines, Place, Progress, Source};
 use crate::logs::postfix::{Postfix, Stats as PostfixStats};
 use crate::logs::stamp::{Assumed, StampOptions, Stamper};
 
-/// A time without a line that is longer than this is a gap, in milliseconds.
+/// A time without an event that is longer than this is a gap, in milliseconds.
 const GAP_MS: i64 = 3_600_000;
 /// Gaps that are listed; further ones are counted.
 const GAPS_MAX: usize = 20;
@@ -35,7 +37,7 @@ pub(super) struct Reading {
     pub zone_name: String,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
-    pub not_after: Timestamp,
+    pub not_after: Option<Timestamp>,
     /// Compute the SHA-256 of the sources.
     pub hash: bool,
 }
@@ -104,17 +106,17 @@ pub(super) fn read(
     reading: &Reading,
     config: &Config,
     title: &str,
-    mut rejects: Option<&mut RejectsFile>,
+    rejects: Option<&mut RejectsFile>,
     each: &mut dyn FnMut(&Event<'_>) -> Result<(), Failure>,
 ) -> Result<Seen, Failure> {
     let mut lines = open(sources, reading, config)?;
     let mut stampers: Vec<Stamper> = lines.sources().iter().map(|info| stamper(info, reading)).collect();
+    let names: Vec<Arc<str>> = lines.sources().iter().map(|info| Arc::clone(&info.name)).collect();
     let formats: Vec<Option<Format>> = lines.sources().iter().map(|info| info.format).collect();
     let mut postfix = formats.contains(&Some(Format::Postfix)).then(|| Postfix::new(config.postfix.clone()));
     let mut seen = Seen::default();
     let mut bar = Bar::new(lines.progress(), title);
-    // An error of `each` ends the reading after the event that caused it.
-    let mut failed: Option<Failure> = None;
+    let mut gate = Gate { reading, astray: Astray::default(), failed: None, each, rejects };
     while let Some(item) = lines.next() {
         let line = match item {
             Item::Line(line) => line,
@@ -122,7 +124,7 @@ pub(super) fn read(
                 seen.lines += 1;
                 let place = lines.place(too_long.source, too_long.number);
                 let reject = Reject::TooLong { what: "line", max: config.events.max_line_bytes };
-                seen.reject(&reject, place, b"", rejects.as_deref_mut())?;
+                seen.reject(&reject, place, b"", gate.rejects.as_deref_mut())?;
                 continue;
             }
             Item::Failed { error, .. } => {
@@ -134,44 +136,34 @@ pub(super) fn read(
         if seen.lines.is_multiple_of(PROGRESS_LINES) {
             bar.show(&seen);
         }
-        match formats[line.source] {
+        let (source, number) = (line.source, line.number);
+        let place = || Place { source: Arc::clone(&names[source]), line: number };
+        match formats[source] {
             Some(Format::Postfix) => {
                 let Some(postfix) = &mut postfix else { continue };
-                let Some((ts, host)) = stampers[line.source].stamp(line.bytes) else {
+                let Some((ts, host)) = stampers[source].stamp(line.bytes) else {
                     seen.unstamped += 1;
                     continue;
                 };
-                seen.at(ts);
-                postfix.push(ts, &line.bytes[host..], &mut |event| {
-                    pass(event, reading, &mut seen, &mut failed, each);
-                });
+                postfix.push(ts, &line.bytes[host..], &mut |event| gate.pass(event, &place, &mut seen));
             }
-            _ => match decode(line.bytes, &config.events, Some(reading.not_after)) {
+            _ => match decode(line.bytes, &config.events, reading.not_after) {
                 Ok(Decoded::Event(event, cut)) => {
                     seen.cut += u64::from(cut.any());
-                    seen.at(event.ts);
-                    pass(&event, reading, &mut seen, &mut failed, each);
+                    gate.pass(&event, &place, &mut seen);
                 }
                 Ok(Decoded::UnknownKind) => seen.unknown_kinds += 1,
-                Err(reject) => {
-                    let (source, number) = (line.source, line.number);
-                    let record = line.bytes.to_vec();
-                    let place = lines.place(source, number);
-                    seen.reject(&reject, place, &record, rejects.as_deref_mut())?;
-                }
+                Err(reject) => seen.reject(&reject, place(), line.bytes, gate.rejects.as_deref_mut())?,
             },
         }
-        if let Some(failure) = failed.take() {
-            return Err(failure);
-        }
+        gate.check()?;
     }
     if let Some(mut postfix) = postfix {
-        postfix.finish(&mut |event| pass(event, reading, &mut seen, &mut failed, each));
-        if let Some(failure) = failed.take() {
-            return Err(failure);
-        }
+        let end = || Place { source: "the end of the logs".into(), line: 0 };
+        postfix.finish(&mut |event| gate.pass(event, &end, &mut seen));
         seen.postfix = Some(postfix.stats().clone());
     }
+    gate.finish(&mut seen)?;
     bar.end();
     for (i, info) in lines.sources().iter().enumerate() {
         let facts = lines.facts(i);
@@ -209,30 +201,77 @@ fn stamper(info: &input::SourceInfo, reading: &Reading) -> Stamper {
     Stamper::new(StampOptions { year: reading.year, zone: reading.zone.clone(), file_name: Some(&info.name), modified })
 }
 
-fn pass(
-    event: &Event<'_>,
-    reading: &Reading,
-    seen: &mut Seen,
-    failed: &mut Option<Failure>,
-    each: &mut dyn FnMut(&Event<'_>) -> Result<(), Failure>,
-) {
-    let before = reading.since.is_some_and(|since| event.ts < since);
-    if before || reading.until.is_some_and(|until| event.ts >= until) {
-        seen.outside += 1;
-        return;
+/// What every event goes through on its way to `each`.
+struct Gate<'a> {
+    reading: &'a Reading,
+    astray: Astray,
+    /// An error of `each` ends the reading after the line that caused it.
+    failed: Option<Failure>,
+    each: &'a mut dyn FnMut(&Event<'_>) -> Result<(), Failure>,
+    rejects: Option<&'a mut RejectsFile>,
+}
+
+impl Gate<'_> {
+    fn pass(&mut self, event: &Event<'_>, place: &dyn Fn() -> Place, seen: &mut Seen) {
+        let rejected = match self.astray.look(event, place) {
+            Belief::Pass => None,
+            Belief::Confirmed(held) => {
+                self.believed(&held, seen);
+                None
+            }
+            Belief::Rejected(at, reject) => Some((at, reject)),
+            Belief::Held(rejected) => {
+                if let Some((at, reject)) = rejected {
+                    self.reject(&reject, at, seen);
+                }
+                return;
+            }
+        };
+        if let Some((at, reject)) = rejected {
+            self.reject(&reject, at, seen);
+        }
+        self.believed(event, seen);
     }
-    seen.events += 1;
-    seen.period = Some(seen.period.map_or((event.ts, event.ts), |(a, b)| (a.min(event.ts), b.max(event.ts))));
-    if failed.is_none()
-        && let Err(failure) = each(event)
-    {
-        *failed = Some(failure);
+
+    fn reject(&mut self, reject: &Reject, at: Place, seen: &mut Seen) {
+        if let Err(failure) = seen.reject(reject, at, b"", self.rejects.as_deref_mut()) {
+            self.failed.get_or_insert(failure);
+        }
+    }
+
+    fn believed(&mut self, event: &Event<'_>, seen: &mut Seen) {
+        let before = self.reading.since.is_some_and(|since| event.ts < since);
+        if before || self.reading.until.is_some_and(|until| event.ts >= until) {
+            seen.outside += 1;
+            return;
+        }
+        seen.events += 1;
+        seen.at(event.ts);
+        if self.failed.is_none()
+            && let Err(failure) = (self.each)(event)
+        {
+            self.failed = Some(failure);
+        }
+    }
+
+    fn check(&mut self) -> Result<(), Failure> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    fn finish(&mut self, seen: &mut Seen) -> Result<(), Failure> {
+        match self.astray.finish() {
+            Ok(None) => {}
+            Ok(Some(held)) => self.believed(&held, seen),
+            Err((at, reject)) => self.reject(&reject, at, seen),
+        }
+        self.check()
     }
 }
 
 impl Seen {
-    /// A line or record of this time was read.
+    /// An event of this time was passed on.
     fn at(&mut self, ts: Timestamp) {
+        self.period = Some(self.period.map_or((ts, ts), |(a, b)| (a.min(ts), b.max(ts))));
         match self.newest {
             Some(newest) if ts.0 - newest.0 > GAP_MS => {
                 if self.gaps.len() < GAPS_MAX {

@@ -57,7 +57,7 @@ pub(super) struct Arguments {
     /// Pass over events from this time on
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Reject events after this time: a stamp from the future must not move a clock [default: now]
+    /// Reject events after this time. Without it, an event more than a year from the ones around it is rejected
     #[arg(long, value_name = "TIME")]
     not_after: Option<String>,
     /// Where alerts go, one JSON object a line; `-` is standard output [default: standard output, unless it is taken by
@@ -180,11 +180,7 @@ fn reading(arguments: &Arguments) -> Result<Reading, Failure> {
     {
         return Err(usage(anyhow!("--since {since} is not before --until {until}")));
     }
-    let not_after = match time("--not-after", &arguments.not_after)? {
-        Some(time) => time,
-        // The only look at a clock: nothing that a log may truthfully say is later than now.
-        None => Timestamp(jiff::Timestamp::now().as_millisecond()),
-    };
+    let not_after = time("--not-after", &arguments.not_after)?;
     Ok(Reading {
         format: arguments.format.format(),
         year: arguments.year,

@@ -217,7 +217,7 @@ fn what_part(t: &mut String, seen: &Seen, shard: &Shard) {
     if !seen.gaps.is_empty() {
         let _ = writeln!(
             t,
-            "Gaps      {} of more than an hour without a line",
+            "Gaps      {} of more than an hour without an event",
             thousands(seen.gaps.len() as u64 + seen.gaps_more)
         );
         for (from, to) in seen.gaps.iter().take(3) {

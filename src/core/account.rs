@@ -295,9 +295,10 @@ impl Account {
                 what.new_foreign = if sent.foreign { what.new_damped } else { 0 };
             }
             sent.refused += refused;
-            let relay_named_now = sent.relay == 0 && relay != 0;
-            if relay_named_now {
+            let relay_before = sent.relay;
+            if relay != 0 && !sent.relay_sure {
                 sent.relay = relay;
+                sent.relay_sure = true;
             }
             if new || refused > 0 {
                 if sent.queue_id.is_none() {
@@ -308,8 +309,8 @@ impl Account {
             if let Some(incident) = &mut self.incident
                 && sent.ts_ms >= incident.start_ms
             {
-                if relay_named_now && sent.counted {
-                    incident.totals.count_relay(relay, sent.recipients);
+                if sent.counted && sent.relay != relay_before {
+                    incident.totals.move_relay(relay_before, sent.relay, sent.recipients);
                 }
                 if sent.is_telling() {
                     incident.totals.join(sent);

@@ -29,10 +29,10 @@ fn number(x: f64) -> String {
 pub fn list(account: &Account, policy: &Policy, t: &Threshold, weighed: &Weighed, severity: Severity) -> Vec<Evidence> {
     let mut list = Vec::with_capacity(5);
     list.push(new_recipients(account, policy, t, weighed, severity));
-    list.extend(refusals(account, policy, weighed));
-    list.extend(networks(account, policy, weighed));
-    list.extend(complaints(weighed));
-    list.extend(volume(account, policy, weighed));
+    list.extend(refusals(account, policy, t, weighed, severity));
+    list.extend(networks(account, policy, t, weighed, severity));
+    list.extend(complaints(t, weighed, severity));
+    list.extend(volume(account, policy, t, weighed, severity));
     list.retain(|e| e.weight >= 0.05);
     list.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.signal.cmp(&b.signal)));
     list
@@ -52,25 +52,32 @@ fn new_recipients(
     let heads = f64::from(weighed.counted.new_recipients) * UNIT / f64::from(weighed.counted.new_damped.max(1));
     let observed = f64::from(weighed.counted.new_recipients);
     let expected = rounded(rate.mean(w) * heads);
-    let limit = (verdict::sufficient_new(rate, w, weighed, t, severity) * heads).ceil();
+    let limit = (verdict::sufficient_new(rate, w, weighed, t, severity) * heads).ceil().min(observed);
     Evidence {
         signal: Signal::NewRecipients,
         window_s: weighed.span_s,
         observed,
         expected,
         limit,
-        weight: rounded(weighed.new_recipients.max(if weighed.new_raw >= t.alone { weighed.new_raw } else { 0.0 })),
+        weight: rounded(weighed.new_recipients.max(weighed.stated(t) - weighed.score() + weighed.new_recipients)),
         text: format!(
-            "{} new recipients in {}; this account normally has {}; {} would have sufficed",
+            "{} new {} in {}; this account normally has {}; {}",
             number(observed),
+            if observed == 1.0 { "recipient" } else { "recipients" },
             span(weighed.span_s),
             number(expected),
-            number(limit)
+            sufficed(limit)
         ),
     }
 }
 
-fn refusals(account: &Account, policy: &Policy, weighed: &Weighed) -> Option<Evidence> {
+fn refusals(
+    account: &Account,
+    policy: &Policy,
+    t: &Threshold,
+    weighed: &Weighed,
+    severity: Severity,
+) -> Option<Evidence> {
     let refused = weighed.counted.refused;
     if refused == 0 {
         return None;
@@ -78,65 +85,70 @@ fn refusals(account: &Account, policy: &Policy, weighed: &Weighed) -> Option<Evi
     let answered = weighed.counted.answered;
     let (alpha, beta) = account.baseline().refusals(&policy.detect.prior);
     let expected = rounded(alpha / (alpha + beta) * f64::from(answered));
-    let limit = (1..=refused)
-        .find(|&k| super::tail::beta_binomial(k, answered, alpha, beta) >= weighed.refusals)
-        .unwrap_or(refused);
-    Some(Evidence {
-        signal: Signal::Bounces,
-        window_s: weighed.span_s,
-        observed: f64::from(refused),
-        expected,
-        limit: f64::from(limit),
-        weight: rounded(weighed.refusals),
-        text: format!(
-            "{refused} refusals in {}; this account normally has {} among as many answers; {limit} would have weighed as much",
-            span(weighed.span_s),
-            number(expected)
-        ),
-    })
+    let needed = verdict::needed(weighed, t, severity, weighed.refusals, true);
+    let suffices = |k: &u32| super::tail::beta_binomial(*k, answered, alpha, beta).min(t.refusals_max) >= needed;
+    let limit = f64::from(if needed > 0.0 { (1..refused).find(suffices).unwrap_or(refused) } else { 0 });
+    let text = format!(
+        "{refused} of {answered} recipients refused in {}; this account normally has {} among as many; {}",
+        span(weighed.span_s),
+        number(expected),
+        sufficed(limit)
+    );
+    let weight = rounded(weighed.refusals);
+    let (signal, window_s, observed) = (Signal::Bounces, weighed.span_s, f64::from(refused));
+    Some(Evidence { signal, window_s, observed, expected, limit, weight, text })
 }
 
-fn networks(account: &Account, policy: &Policy, weighed: &Weighed) -> Option<Evidence> {
+fn networks(
+    account: &Account,
+    policy: &Policy,
+    t: &Threshold,
+    weighed: &Weighed,
+    severity: Severity,
+) -> Option<Evidence> {
     if weighed.networks <= 0.0 {
         return None;
     }
     let start_s = super::window::start_s(weighed.span_s, account.now_s());
     let observed = f64::from(account.networks().foreign_since(start_s, account.now_s()));
-    let expected =
-        rounded(account.baseline().foreign_probability(&policy.detect.prior) * f64::from(weighed.span_s) / 86_400.0);
-    Some(Evidence {
-        signal: Signal::NewNetworks,
-        window_s: weighed.span_s,
-        observed,
-        expected,
-        limit: 1.0,
-        weight: rounded(weighed.networks),
-        text: format!(
-            "{} client networks never seen before in {}; this account normally has {}; 1 would have counted",
-            number(observed),
-            span(weighed.span_s),
-            number(expected)
-        ),
-    })
+    let a_day = account.baseline().foreign_probability(&policy.detect.prior);
+    let expected = rounded(a_day * f64::from(weighed.span_s) / 86_400.0);
+    let needed = verdict::needed(weighed, t, severity, weighed.networks, true);
+    // The first is worth what it is, each further one a decade.
+    let spare = (weighed.networks - needed).max(0.0).floor();
+    let limit = if needed > 0.0 { (observed - spare).max(1.0) } else { 0.0 };
+    let what = if observed == 1.0 { "client network" } else { "client networks" };
+    let text = format!(
+        "{} {what} never seen before in {}; this account normally has {}; {}",
+        number(observed),
+        span(weighed.span_s),
+        number(expected),
+        sufficed(limit)
+    );
+    let weight = rounded(weighed.networks);
+    let (signal, window_s) = (Signal::NewNetworks, weighed.span_s);
+    Some(Evidence { signal, window_s, observed, expected, limit, weight, text })
 }
 
-fn complaints(weighed: &Weighed) -> Option<Evidence> {
-    let observed = weighed.counted.complaints;
-    (observed > 0).then(|| Evidence {
-        signal: Signal::Complaints,
-        window_s: weighed.span_s,
-        observed: f64::from(observed),
-        expected: 0.0,
-        limit: 1.0,
-        weight: rounded(weighed.complaints),
-        text: format!(
-            "{observed} complaints of recipients in {}; 0 are normal; 1 would have counted",
-            span(weighed.span_s)
-        ),
-    })
+fn complaints(t: &Threshold, weighed: &Weighed, severity: Severity) -> Option<Evidence> {
+    let count = weighed.counted.complaints;
+    if count == 0 {
+        return None;
+    }
+    let limit = verdict::needed(weighed, t, severity, weighed.complaints, true).ceil().min(f64::from(count));
+    let what = if count == 1 { "complaint" } else { "complaints" };
+    let text = format!("{count} {what} of recipients in {}; 0 are normal; {}", span(weighed.span_s), sufficed(limit));
+    let (signal, window_s, observed) = (Signal::Complaints, weighed.span_s, f64::from(count));
+    Some(Evidence { signal, window_s, observed, expected: 0.0, limit, weight: rounded(weighed.complaints), text })
 }
 
-fn volume(account: &Account, policy: &Policy, weighed: &Weighed) -> Option<Evidence> {
+fn volume(
+    account: &Account,
+    policy: &Policy,
+    t: &Threshold,
+    weighed: &Weighed,
+    severity: Severity,
+) -> Option<Evidence> {
     if weighed.volume <= 0.0 {
         return None;
     }
@@ -145,22 +157,23 @@ fn volume(account: &Account, policy: &Policy, weighed: &Weighed) -> Option<Evide
     let heads = f64::from(weighed.counted.recipients) * UNIT / f64::from(weighed.counted.volume.max(1));
     let observed = f64::from(weighed.counted.recipients);
     let expected = rounded(rate.mean(w) * heads);
-    let limit = (rate.limit(weighed.volume, w) * heads).ceil().min(observed);
-    Some(Evidence {
-        signal: Signal::Volume,
-        window_s: weighed.span_s,
-        observed,
-        expected,
-        limit,
-        weight: rounded(weighed.volume),
-        text: format!(
-            "{} recipients in {}; this account normally has {}; {} would have weighed as much",
-            number(observed),
-            span(weighed.span_s),
-            number(expected),
-            number(limit)
-        ),
-    })
+    let needed = verdict::needed(weighed, t, severity, weighed.volume, false);
+    let limit = if needed > 0.0 { (rate.limit(needed, w) * heads).ceil().min(observed) } else { 0.0 };
+    let text = format!(
+        "{} recipients in {}; this account normally has {}; {}",
+        number(observed),
+        span(weighed.span_s),
+        number(expected),
+        sufficed(limit)
+    );
+    let weight = rounded(weighed.volume);
+    let (signal, window_s) = (Signal::Volume, weighed.span_s);
+    Some(Evidence { signal, window_s, observed, expected, limit, weight, text })
+}
+
+/// What would have sufficed, the rest of the evidence as it is. A limit of 0: the rest does.
+fn sufficed(limit: f64) -> String {
+    if limit > 0.0 { format!("{} would have sufficed", number(limit)) } else { "the rest suffices without".to_owned() }
 }
 
 /// What the evidence looks like.

@@ -97,8 +97,18 @@ impl Totals {
         }
     }
 
+    /// A message that was counted went through another relay than it seemed; 0 is none.
+    pub fn move_relay(&mut self, from: u8, to: u8, recipients: u32) {
+        if let Some(entry) = self.relays.iter_mut().find(|r| r.0 == from) {
+            entry.1 = entry.1.saturating_sub(1);
+            entry.2 = entry.2.saturating_sub(u64::from(recipients));
+        }
+        self.relays.retain(|r| r.1 > 0);
+        self.count_relay(to, recipients);
+    }
+
     /// Counts one message on a relay.
-    pub fn count_relay(&mut self, relay: u8, recipients: u32) {
+    fn count_relay(&mut self, relay: u8, recipients: u32) {
         if let Some(entry) = self.relays.iter_mut().find(|r| r.0 == relay) {
             entry.1 += 1;
             entry.2 += u64::from(recipients);

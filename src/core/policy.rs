@@ -112,7 +112,7 @@ impl Default for Thresholds {
                 warning: 8.0,
                 critical: 10.5,
                 alone: f64::INFINITY,
-                alone_warning: 14.0,
+                alone_warning: 16.0,
                 new_recipients_max: 3.5,
                 refusals_max: 5.0,
             },

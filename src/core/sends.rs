@@ -34,6 +34,8 @@ pub struct Sent {
     pub counted: bool,
     /// Place in the account's relay names, plus one; 0 where the relay is not known yet.
     pub relay: u8,
+    /// Whether an outcome has named the relay: it knows better than the send, which may only have named the first host.
+    pub relay_sure: bool,
     /// Where the client connected from.
     pub client_ip: Option<IpAddr>,
     /// Kept from when the send first brings something new or refused.

@@ -255,7 +255,7 @@ impl Shard {
         let account = &mut self.accounts[place];
         let ts = Timestamp(account.clock_ms());
         let Some(incident) = &mut account.incident else { return };
-        incident.score = rounded(weighed.score().max(if weighed.new_raw >= t.alone { weighed.new_raw } else { 0.0 }));
+        incident.score = rounded(weighed.stated(t));
         incident.pattern = evidence::pattern(weighed, stratum);
         let (id, score, pattern) = (incident.id.to_string(), incident.score, incident.pattern);
         let burst = incident.totals.burst();

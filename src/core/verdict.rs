@@ -66,6 +66,12 @@ impl Weighed {
         self.new_recipients + self.corroboration() + self.volume
     }
 
+    /// The score as alerts state it: where new recipients flag alone, their surprise uncapped.
+    pub fn stated(&self, t: &Threshold) -> f64 {
+        let alone = self.is_mostly_new() && self.new_raw >= t.alone_warning;
+        if alone { self.score().max(self.new_raw) } else { self.score() }
+    }
+
     /// What speaks beside the number of recipients.
     pub fn corroboration(&self) -> f64 {
         self.networks + self.refusals + self.complaints
@@ -252,6 +258,44 @@ pub fn strongest(account: &Account, policy: &Policy, t: &Threshold) -> Option<(W
         }
     }
     best
+}
+
+/// The window with the highest score, whether it amounts to anything or not: for explaining. `None` where nothing is counted.
+pub fn strongest_at_all(account: &Account, policy: &Policy, t: &Threshold) -> Option<Weighed> {
+    let mut best: Option<Weighed> = None;
+    for (i, &span_s) in policy.spans.all_s().iter().enumerate() {
+        if span_s < policy.detect.decide_from_s {
+            continue;
+        }
+        let weighed = weigh(account, policy, t, i);
+        if weighed.counted == Counters::default() || best.as_ref().is_some_and(|b| b.counted == weighed.counted) {
+            continue;
+        }
+        let rank = |w: &Weighed| (w.severity(t), w.stated(t));
+        if best.as_ref().is_none_or(|b| rank(&weighed) > rank(b)) {
+            best = Some(weighed);
+        }
+    }
+    best
+}
+
+/// The decades that a part of the evidence must have for `severity`, the rest as it is: 0 where the rest suffices. `part` is
+/// what it has, `corroborates` whether it is more than volume.
+pub fn needed(weighed: &Weighed, t: &Threshold, severity: Severity, part: f64, corroborates: bool) -> f64 {
+    let (bar, alone) = match severity {
+        Severity::Warning => (t.warning, t.alone_warning),
+        Severity::Critical => (t.critical, t.alone),
+    };
+    if weighed.is_mostly_new() && weighed.new_raw >= alone {
+        return 0.0;
+    }
+    let for_score = bar - (weighed.score() - part);
+    let for_corroboration = if severity == Severity::Critical && corroborates {
+        CORROBORATED - (weighed.corroboration() - part)
+    } else {
+        0.0
+    };
+    for_score.max(for_corroboration).max(0.0)
 }
 
 /// The smallest number of damped new recipients that would have sufficed for `severity`, the rest of the evidence as it is.

@@ -143,6 +143,51 @@ impl Event<'_> {
     }
 }
 
+fn owned(text: Option<Cow<'_, str>>) -> Option<Cow<'static, str>> {
+    text.map(|t| Cow::Owned(t.into_owned()))
+}
+
+impl Event<'_> {
+    /// The same, free of the line that it was read from.
+    pub fn into_owned(self) -> Event<'static> {
+        Event {
+            ts: self.ts,
+            account: owned(self.account),
+            id: owned(self.id),
+            tenant: owned(self.tenant),
+            kind: match self.kind {
+                Kind::Send(s) => Kind::Send(Send {
+                    relay: owned(s.relay),
+                    client_ip: s.client_ip,
+                    rcpts: Recipients {
+                        named: s.rcpts.named.into_iter().map(|r| Cow::Owned(r.into_owned())).collect(),
+                        count: s.rcpts.count,
+                    },
+                    queue_id: owned(s.queue_id),
+                    mail_from: owned(s.mail_from),
+                    message_id: owned(s.message_id),
+                    size: s.size,
+                    content_hash: owned(s.content_hash),
+                    auth: owned(s.auth),
+                    user_agent: owned(s.user_agent),
+                }),
+                Kind::Outcome(o) => Kind::Outcome(Outcome {
+                    relay: owned(o.relay),
+                    rcpt: Cow::Owned(o.rcpt.into_owned()),
+                    status: o.status,
+                    dsn: owned(o.dsn),
+                    reply: owned(o.reply),
+                    queue_id: owned(o.queue_id),
+                }),
+                Kind::Complaint(c) => {
+                    Kind::Complaint(Complaint { rcpt: owned(c.rcpt), feedback_type: owned(c.feedback_type) })
+                }
+                Kind::Auth(a) => Kind::Auth(Auth { client_ip: a.client_ip, ok: a.ok, method: owned(a.method) }),
+            },
+        }
+    }
+}
+
 /// The customer that an account belongs to where nothing says so: its domain, else itself.
 pub fn default_tenant(account: &str) -> &str {
     match account.rsplit_once('@') {

@@ -41,6 +41,14 @@ pub enum Reject {
         /// The latest time that was allowed.
         not_after: Timestamp,
     },
+    /// More than a year from everything around it: the clock of a machine that was not set. It must not move ours.
+    #[error("`ts` {ts} lies more than a year from the events around it, {near}")]
+    Astray {
+        /// What the event says.
+        ts: Timestamp,
+        /// What the events around it say.
+        near: Timestamp,
+    },
     /// A field is missing, or holds something else than it should.
     #[error("`{field}`: {expected}")]
     BadField {
@@ -81,6 +89,13 @@ impl Reject {
             Self::NoAccount => "no_account",
             Self::BadTs => "bad_ts",
             Self::Future { .. } => "future",
+            Self::Astray { ts, near } => {
+                if ts > near {
+                    "future"
+                } else {
+                    "bad_ts"
+                }
+            }
             Self::BadField { .. } | Self::Duplicate { .. } => "bad_field",
             Self::TooLong { .. } => "too_long",
         }
