@@ -114,8 +114,11 @@ impl Postfix {
             }
             return true;
         }
-        // While one host only is seen there is no other to wait for, but for the first moment of the logs.
+        // While one host only is seen there is hardly another to wait for, but for the first moment of the logs.
         if !own && self.nodes.len() < 2 && ts > self.started.saturating_add(SETTLE_MS) {
+            if known.is_none() {
+                self.keep(slot, target, delivery, own, State::Delivered, sink);
+            }
             return false;
         }
         self.wait((slot, known), ts, target, delivery, own, sink)
@@ -198,7 +201,7 @@ impl Postfix {
         });
         let wait_ms = i64::from(self.options.hop_wait_s) * 1000;
         self.hops.waiting.push_back((self.clock.saturating_add(wait_ms), slot, serial));
-        if !own {
+        if state == State::Open && !own {
             self.hops.settling.push_back((self.clock.saturating_add(SETTLE_MS), slot, serial));
         }
         slot

@@ -153,9 +153,7 @@ impl Postfix {
             self.stats.lines_foreign += 1;
             return;
         };
-        if line.daemon == Daemon::Other {
-            return;
-        }
+        // Any line shows that its host is one of these.
         let Some(node) = self.nodes.intern(line.host, line.instance) else {
             self.stats.lines_host_over_limit += 1;
             return;
