@@ -15,6 +15,12 @@ impl Postfix {
             }
         } else if let Some(rest) = body.strip_prefix(b"NOQUEUE: reject: ") {
             self.rejected(None, ts, line::reject(rest), sink);
+        } else if let Some(rest) = body.strip_prefix(b"NOQUEUE: client=") {
+            // Before a filter in front of the queue: the log-in shows here, the message under the filter's client.
+            let client = line::client(rest);
+            if let Some(account) = account_of(client.username) {
+                self.emit(&auth_event(ts, Some(account), client.address, client.method, true), sink);
+            }
         } else if let Some((id, rest)) = QueueId::head(body) {
             if let Some(rest) = rest.strip_prefix(b"client=") {
                 self.client(node, id, ts, &line::client(rest), sink);
@@ -48,15 +54,13 @@ impl Postfix {
     }
 
     pub(super) fn pickup(&mut self, node: u32, ts: i64, body: &[u8]) {
-        if let Some((id, rest)) = QueueId::head(body) {
-            if rest.starts_with(b"uid=") {
-                self.begin(node, id, ts);
-            }
+        if let Some((id, _)) = QueueId::head(body).filter(|(_, rest)| rest.starts_with(b"uid=")) {
+            self.begin(node, id, ts);
         }
     }
 
     pub(super) fn cleanup(&mut self, node: u32, ts: i64, body: &[u8], sink: &mut impl FnMut(&Event<'_>)) {
-        self.nodes.get_mut(node).queue_seen = true;
+        self.nodes.queue_seen(node);
         let Some((id, rest)) = QueueId::head(body) else { return };
         if let Some(rest) = rest.strip_prefix(b"message-id=") {
             // It is logged before the queue manager takes the message: after that, the id is another message's.
@@ -80,7 +84,7 @@ impl Postfix {
     }
 
     pub(super) fn qmgr(&mut self, node: u32, ts: i64, body: &[u8], sink: &mut impl FnMut(&Event<'_>)) {
-        self.nodes.get_mut(node).queue_seen = true;
+        self.nodes.queue_seen(node);
         let Some((id, rest)) = QueueId::head(body) else { return };
         if let Some(rest) = rest.strip_prefix(b"from=") {
             match line::queued(rest) {

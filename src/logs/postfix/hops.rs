@@ -7,21 +7,19 @@
 //! whichever half comes first waits, for a bounded time in bounded number:
 //!
 //! * delivery lines of a message whose account is not known are *held* at the message,
-//! * a hand-over whose other half is not known is kept as a [`HandOver`].
+//! * a hand-over whose other half is not known is kept as a [`HandOver`](super::hand_overs::HandOver).
 //!
 //! A relay that is surely ours (see [`Nodes::is_own`](super::nodes::Nodes::is_own)) is waited for. Any other host
 //! that replies `queued as` is believed to be ours only if a message of that id *and* that Message-ID is found in
 //! these logs, now or within [`SETTLE_MS`]; that also teaches its address. So no foreign server can make its
 //! deliveries vanish, but for a client that knows all of ours.
 
+use super::hand_overs::{HandOver, Origin, State, compare};
 use super::line::{self, Delivery, QueueId};
 use super::nodes::is_remote;
 use super::table::{Held, Message};
-use super::{Postfix, To, outcome_event};
+use super::{Postfix, To, outcome_event, pop_due};
 use crate::event::{Event, Status};
-use hashbrown::{DefaultHashBuilder, HashTable};
-use std::collections::VecDeque;
-use std::hash::BuildHasher;
 
 /// How long a delivery to a host that may be ours is held back, in milliseconds of event time: logs of several hosts
 /// are merged by stamps of whole seconds, so lines of the same second come in any order.
@@ -32,146 +30,6 @@ const HAND_OVERS_MAX: usize = 100_000;
 
 /// Hosts that a message can pass. More are a loop.
 const HOPS_MAX: u8 = 8;
-
-/// The half of a hand-over that the first host logged.
-#[derive(Debug)]
-struct HandOver {
-    serial: u64,
-    origin: Origin,
-    /// The id on the next host, where the reply named one.
-    target: Option<QueueId>,
-    message_id: Vec<u8>,
-    relay: Vec<u8>,
-    /// Surely to an own host.
-    own: bool,
-    /// The delivery lines after `to=`, with their times; outcomes if nothing is found.
-    held: Vec<(i64, Box<[u8]>)>,
-    /// The lines were taken for deliveries, or its first message was found: kept only for messages that come late.
-    settled: bool,
-}
-
-/// Where a message comes from.
-#[derive(Debug, Clone)]
-struct Origin {
-    account: String,
-    first_id: QueueId,
-    hop: u8,
-    node: u32,
-    /// The serial of the message that was handed over.
-    serial: u64,
-}
-
-impl Origin {
-    fn of(m: &Message) -> Self {
-        Self { account: m.account.clone(), first_id: m.first_id, hop: m.hop, node: m.node, serial: m.serial }
-    }
-}
-
-/// The hand-overs that wait.
-#[derive(Debug, Default)]
-pub(super) struct Hops {
-    slots: Vec<Option<HandOver>>,
-    free: Vec<u32>,
-    /// By the id on the next host.
-    by_id: HashTable<u32>,
-    /// By Message-ID, where the reply named no id.
-    by_message_id: HashTable<u32>,
-    /// Slot and serial of those that may be deliveries, until when.
-    settling: VecDeque<(i64, u32, u64)>,
-    /// Of all, until when.
-    waiting: VecDeque<(i64, u32, u64)>,
-    held: usize,
-    serial: u64,
-    hasher: DefaultHashBuilder,
-}
-
-impl Hops {
-    /// Recipients that wait.
-    pub(super) fn held(&self) -> usize {
-        self.held
-    }
-
-    fn get(&self, slot: u32) -> Option<&HandOver> {
-        self.slots.get(slot as usize)?.as_ref()
-    }
-
-    fn get_mut(&mut self, slot: u32) -> Option<&mut HandOver> {
-        self.slots.get_mut(slot as usize)?.as_mut()
-    }
-
-    fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
-    fn hash(&self, hand_over: &HandOver) -> u64 {
-        match &hand_over.target {
-            Some(id) => self.hasher.hash_one(id.as_bytes()),
-            None => self.hasher.hash_one(&hand_over.message_id[..]),
-        }
-    }
-
-    fn insert(&mut self, mut hand_over: HandOver) -> (u32, u64) {
-        self.serial += 1;
-        hand_over.serial = self.serial;
-        self.held += hand_over.held.len();
-        let hash = self.hash(&hand_over);
-        let by_id = hand_over.target.is_some();
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() as u32 - 1
-        });
-        self.slots[slot as usize] = Some(hand_over);
-        let mut index = std::mem::take(if by_id { &mut self.by_id } else { &mut self.by_message_id });
-        index.insert_unique(hash, slot, |s| self.get(*s).map_or(0, |h| self.hash(h)));
-        *(if by_id { &mut self.by_id } else { &mut self.by_message_id }) = index;
-        (slot, self.serial)
-    }
-
-    fn remove(&mut self, slot: u32) -> Option<HandOver> {
-        let hand_over = self.slots.get_mut(slot as usize)?.take()?;
-        let hash = self.hash(&hand_over);
-        let index = if hand_over.target.is_some() { &mut self.by_id } else { &mut self.by_message_id };
-        if let Ok(entry) = index.find_entry(hash, |s| *s == slot) {
-            entry.remove();
-        }
-        self.free.push(slot);
-        self.held -= hand_over.held.len();
-        Some(hand_over)
-    }
-
-    /// The hand-over that a message is the other half of; the earliest where there are several.
-    fn of_message(&self, m: &Message) -> Option<u32> {
-        let fits = |h: &HandOver| {
-            let (same, differ) = compare(&h.message_id, &m.message_id);
-            h.origin.serial != m.serial && !differ && (same || (h.own && !m.accounted()))
-        };
-        let by_id = self.by_id.iter_hash(self.hasher.hash_one(m.id.as_bytes()));
-        let by_id = by_id.filter_map(|s| Some((*s, self.get(*s)?))).filter(|(_, h)| h.target == Some(m.id) && fits(h));
-        if let Some((slot, _)) = by_id.min_by_key(|(_, h)| h.serial) {
-            return Some(slot);
-        }
-        if m.message_id.is_empty() || !m.client_seen || m.accounted() {
-            return None;
-        }
-        let all = self.by_message_id.iter_hash(self.hasher.hash_one(&m.message_id[..]));
-        let all = all.filter_map(|s| Some((*s, self.get(*s)?)));
-        let fitting = all.filter(|(_, h)| h.message_id == m.message_id && h.origin.serial != m.serial);
-        Some(fitting.min_by_key(|(_, h)| h.serial)?.0)
-    }
-
-    /// The hand-over of the same message to the same id, for another recipient.
-    fn same(&self, origin: u64, target: &QueueId) -> Option<u32> {
-        let all = self.by_id.iter_hash(self.hasher.hash_one(target.as_bytes()));
-        let mut all = all.filter_map(|s| Some((*s, self.get(*s)?)));
-        all.find(|(_, h)| h.target.as_ref() == Some(target) && h.origin.serial == origin).map(|(s, _)| s)
-    }
-}
-
-/// Whether two Message-IDs are the same, and whether they differ; neither where one is not known.
-fn compare(a: &[u8], b: &[u8]) -> (bool, bool) {
-    let known = !a.is_empty() && !b.is_empty();
-    (known && a == b, known && a != b)
-}
 
 impl Postfix {
     /// An attempt to deliver a message whose account is known.
@@ -210,11 +68,10 @@ impl Postfix {
             self.nodes.get_mut(node).delivers = true;
         }
         let m = self.table.get(slot);
-        let to = To {
-            account: &m.account,
-            queue_id: Some(m.first_id.as_str()),
-            relay: self.nodes.outcome_relay(node, delivery.relay),
-        };
+        // A mailbox on the host itself is not outside.
+        let here = status == Status::Delivered && !is_remote(delivery.relay);
+        let relay = if here { None } else { self.nodes.outcome_relay(node, delivery.relay) };
+        let to = To { account: &m.account, queue_id: Some(m.first_id.as_str()), relay };
         self.stats.count(status);
         sink(&outcome_event(ts, to, delivery.rcpt, status, delivery.dsn, delivery.reply));
     }
@@ -235,6 +92,11 @@ impl Postfix {
         if (target.is_none() && !(own && smtp)) || !is_remote(delivery.relay) || m.hop >= HOPS_MAX {
             return false;
         }
+        let known = self.hops.same(m, target);
+        if known.and_then(|k| self.hops.get(k)).is_some_and(|h| h.state == State::Tied) {
+            self.stats.handovers_tied += 1;
+            return true;
+        }
         let found = match target {
             Some(id) => self.next_by_id(m, id, delivery.relay, own),
             None => self.next_by_message_id(&Origin::of(m), &m.message_id, delivery.relay, ts),
@@ -243,17 +105,23 @@ impl Postfix {
             self.stats.handovers_tied += 1;
             self.stats.tied_by_message_id += u64::from(target.is_none());
             self.nodes.learn(delivery.relay);
+            if target.is_none() {
+                self.keep(slot, None, delivery, own, State::Tied, sink);
+            }
             if self.table.get(next).hop == 0 {
                 let origin = Origin::of(self.table.get(slot));
                 self.tie(&origin, next, sink);
             }
             return true;
         }
-        // While one host only is seen there is no other to wait for, but for the first moment of the logs.
+        // While one host only is seen there is hardly another to wait for, but for the first moment of the logs.
         if !own && self.nodes.len() < 2 && ts > self.started.saturating_add(SETTLE_MS) {
+            if known.is_none() {
+                self.keep(slot, target, delivery, own, State::Delivered, sink);
+            }
             return false;
         }
-        self.wait(slot, ts, target, delivery, own, sink)
+        self.wait((slot, known), ts, target, delivery, own, sink)
     }
 
     /// The next host's message of the id that the reply named.
@@ -284,36 +152,42 @@ impl Postfix {
         Some(self.table.with_message_id(message_id).filter_map(rank).max()?.3)
     }
 
-    /// Keeps a hand-over until its other half comes. False where there is no need to, or no room.
+    /// Keeps a recipient handed over until the other half comes. False where there is no need to, or no room.
     fn wait(
         &mut self,
-        slot: u32,
+        (slot, known): (u32, Option<u32>),
         ts: i64,
         target: Option<QueueId>,
         delivery: &Delivery<'_>,
         own: bool,
         sink: &mut impl FnMut(&Event<'_>),
     ) -> bool {
-        let room = self.recipients_kept() < self.options.max_recipients_total as usize;
-        let line = rebuild(delivery);
-        let origin = self.table.get(slot).serial;
-        if let Some(known) = target.and_then(|id| self.hops.same(origin, &id)) {
-            let per_message = self.options.max_recipients as usize;
-            let Some(h) = self.hops.get_mut(known).filter(|h| !h.settled && room && h.held.len() < per_message) else {
-                return false;
-            };
-            h.held.push((ts, line));
-            self.hops.held += 1;
-            return true;
-        }
-        if !room {
+        if self.recipients_kept() >= self.options.max_recipients_total as usize {
             return false;
         }
-        if self.hops.len() >= HAND_OVERS_MAX {
-            if let Some((_, oldest, serial)) = self.hops.waiting.pop_front() {
-                self.give_up(oldest, serial, sink);
-            }
-        }
+        let known = match known {
+            Some(known) => known,
+            None => self.keep(slot, target, delivery, own, State::Open, sink),
+        };
+        let per_message = self.options.max_recipients as usize;
+        let room = |h: &&mut HandOver| h.state == State::Open && h.held.len() < per_message;
+        let Some(h) = self.hops.get_mut(known).filter(room) else { return false };
+        h.held.push((ts, rebuild(delivery)));
+        self.hops.held_total += 1;
+        true
+    }
+
+    /// Keeps a hand-over.
+    fn keep(
+        &mut self,
+        slot: u32,
+        target: Option<QueueId>,
+        delivery: &Delivery<'_>,
+        own: bool,
+        state: State,
+        sink: &mut impl FnMut(&Event<'_>),
+    ) -> u32 {
+        self.make_room(sink);
         let m = self.table.get(slot);
         let (slot, serial) = self.hops.insert(HandOver {
             serial: 0,
@@ -322,33 +196,48 @@ impl Postfix {
             message_id: m.message_id.clone(),
             relay: delivery.relay.to_vec(),
             own,
-            held: vec![(ts, line)],
-            settled: false,
+            held: Vec::new(),
+            state,
         });
         let wait_ms = i64::from(self.options.hop_wait_s) * 1000;
         self.hops.waiting.push_back((self.clock.saturating_add(wait_ms), slot, serial));
-        if !own {
+        if state == State::Open && !own {
             self.hops.settling.push_back((self.clock.saturating_add(SETTLE_MS), slot, serial));
         }
-        true
+        slot
     }
 
     /// Decides the hand-overs whose time is up.
     pub(super) fn settle_hand_overs(&mut self, now: i64, sink: &mut impl FnMut(&Event<'_>)) {
-        while let Some((_, slot, serial)) = self.hops.settling.pop_front_if(|(due, _, _)| *due <= now) {
-            let open = |h: &&mut HandOver| h.serial == serial && !h.settled;
-            let Some(h) = self.hops.get_mut(slot).filter(open) else { continue };
-            h.settled = true;
-            let held = std::mem::take(&mut h.held);
-            self.hops.held -= held.len();
-            let Some(h) = self.hops.get(slot) else { continue };
-            let (origin, relay) = (h.origin.clone(), self.nodes.get(h.origin.node).name.clone());
-            self.nodes.get_mut(origin.node).delivers = true;
-            self.emit_held(&origin, Some(&relay), &held, sink);
+        while let Some((slot, serial)) = pop_due(&mut self.hops.settling, now) {
+            self.settle(slot, serial, sink);
         }
-        while let Some((_, slot, serial)) = self.hops.waiting.pop_front_if(|(due, _, _)| *due <= now) {
+        while let Some((slot, serial)) = pop_due(&mut self.hops.waiting, now) {
             self.give_up(slot, serial, sink);
         }
+    }
+
+    /// Where too many wait, the oldest are decided now. What was decided early is still in the queues, and counts.
+    fn make_room(&mut self, sink: &mut impl FnMut(&Event<'_>)) {
+        while self.hops.settling.len() >= HAND_OVERS_MAX {
+            let Some((_, slot, serial)) = self.hops.settling.pop_front() else { break };
+            self.settle(slot, serial, sink);
+        }
+        while self.hops.waiting.len() >= HAND_OVERS_MAX {
+            let Some((_, slot, serial)) = self.hops.waiting.pop_front() else { break };
+            self.give_up(slot, serial, sink);
+        }
+    }
+
+    /// No own host has logged the message by now: it was delivered outside.
+    fn settle(&mut self, slot: u32, serial: u64, sink: &mut impl FnMut(&Event<'_>)) {
+        let Some(h) = self.hops.get_mut(slot).filter(|h| h.serial == serial && h.state == State::Open) else { return };
+        h.state = State::Delivered;
+        let (origin, held) = (h.origin.clone(), std::mem::take(&mut h.held));
+        self.hops.held_total -= held.len();
+        self.nodes.get_mut(origin.node).delivers = true;
+        let relay = self.nodes.get(origin.node).name.clone();
+        self.emit_held(&origin, Some(&relay), &held, sink);
     }
 
     /// The other half did not come: the Message-ID is tried, else the hand-over counts as a delivery.
@@ -402,10 +291,10 @@ impl Postfix {
         let held = std::mem::take(&mut h.held);
         self.stats.handovers_tied += held.len() as u64;
         self.stats.tied_by_message_id += u64::from(by_message_id);
-        self.stats.tied_late += u64::from(h.settled && !by_message_id);
-        h.settled = true;
+        self.stats.tied_late += u64::from(h.state == State::Delivered);
+        h.state = State::Tied;
         let (origin, relay) = (h.origin.clone(), std::mem::take(&mut h.relay));
-        self.hops.held -= held.len();
+        self.hops.held_total -= held.len();
         // A filter that names no id may split a message: the next part of it must find the hand-over again.
         if !by_message_id {
             self.hops.remove(found);
@@ -462,9 +351,18 @@ impl Postfix {
             return;
         }
         if m.held.is_empty() {
+            // Of more than these most are decided, or the clock stands still.
+            if self.held.len() >= HAND_OVERS_MAX
+                && let Some((_, oldest, serial)) = self.held.pop_front()
+                && self.table.get(oldest).serial == serial
+            {
+                self.drop_held(oldest);
+            }
+            let m = self.table.get(slot);
             let until = self.clock.max(ts).saturating_add(wait_ms);
             self.held.push_back((until, slot, m.serial));
         }
+        let m = self.table.get_mut(slot);
         m.held.push(Held { ts, smtp, len: line.len() as u32 });
         m.held_text.extend_from_slice(line);
         self.held_total += 1;

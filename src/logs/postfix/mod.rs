@@ -18,9 +18,15 @@
 //! * An **auth** for every message begun by an authenticated client, and for every failed log-in.
 //!
 //! A queue is told by the host's name and, where several instances of Postfix log under names of their own, by the
-//! first part of the syslog name: events call it `host` or `host/postfix-out1`.
+//! first part of the syslog name: events call it `host`, or `host/postfix-out1` from when the host has shown a second
+//! queue.
+//!
+//! **Not read**: a filter in front of the queue (`smtpd_proxy_filter`), where the account stands at `NOQUEUE: client=`
+//! and nowhere near the queue id: the log-ins count, the messages stay without an account. A relay that demands a
+//! log-in of the host before it makes that host an account of its own, whose outcomes go to the real one.
 
 mod assemble;
+mod hand_overs;
 mod hops;
 mod line;
 mod nodes;
@@ -31,7 +37,7 @@ pub use stats::Stats;
 
 use crate::event::{Auth, Event, Kind, Outcome, Status, Timestamp, fold};
 use bstr::ByteSlice;
-use hops::Hops;
+use hand_overs::Hops;
 use line::{Daemon, Split};
 use nodes::Nodes;
 use std::borrow::Cow;
@@ -42,9 +48,9 @@ use table::{Stage, Table};
 /// seconds of the last byte; Postfix itself waits 300 s for a client.
 const FRESH_IDLE_MS: i64 = 3_600_000;
 
-/// A line this far ahead of all before moves the clock only if the next one agrees: one line with a wrong stamp must
-/// not end every open message.
-const JUMP_MS: i64 = 86_400_000;
+/// A line this far from the clock moves it only if the next one agrees: one line with a wrong stamp must not end every
+/// open message.
+const JUMP_MS: u64 = 86_400_000;
 
 /// Longer log-in names are no accounts.
 const ACCOUNT_LEN_MAX: usize = 512;
@@ -95,8 +101,8 @@ pub struct Postfix {
     nodes: Nodes,
     table: Table,
     hops: Hops,
-    /// Messages with held lines: until when, slot, serial.
-    held: VecDeque<(i64, u32, u64)>,
+    /// Messages with held lines.
+    held: Waiting,
     held_total: usize,
     open_total: usize,
     /// The largest stamp so far, in milliseconds.
@@ -114,7 +120,7 @@ impl Postfix {
             nodes: Nodes::new(&options.own_hosts),
             table: Table::new(),
             hops: Hops::default(),
-            held: VecDeque::new(),
+            held: Waiting::new(),
             held_total: 0,
             open_total: 0,
             clock: i64::MIN,
@@ -147,9 +153,7 @@ impl Postfix {
             self.stats.lines_foreign += 1;
             return;
         };
-        if line.daemon == Daemon::Other {
-            return;
-        }
+        // Any line shows that its host is one of these.
         let Some(node) = self.nodes.intern(line.host, line.instance) else {
             self.stats.lines_host_over_limit += 1;
             return;
@@ -178,34 +182,47 @@ impl Postfix {
 
     /// Event time goes on: ends what has waited long enough.
     fn advance(&mut self, ts: i64, sink: &mut impl FnMut(&Event<'_>)) {
+        if self.clock == i64::MIN {
+            (self.started, self.clock) = (ts, ts);
+        }
+        if ts.abs_diff(self.clock) > JUMP_MS {
+            if !std::mem::replace(&mut self.jumped, true) {
+                return;
+            }
+            if ts < self.clock {
+                self.set_back(ts, sink);
+            }
+        }
+        self.jumped = false;
         if ts <= self.clock {
             return;
         }
-        let far = self.clock != i64::MIN && ts > self.clock.saturating_add(JUMP_MS);
-        if far && !std::mem::replace(&mut self.jumped, true) {
-            return;
-        }
-        if self.clock == i64::MIN {
-            self.started = ts;
-        }
-        self.jumped = false;
         self.clock = ts;
         self.settle_hand_overs(ts, sink);
         let wait_ms = i64::from(self.options.hop_wait_s) * 1000;
         let idle_ms = i64::from(self.options.idle_s) * 1000;
         for (stage, ms) in [(Stage::Gone, wait_ms), (Stage::Fresh, FRESH_IDLE_MS), (Stage::Queued, idle_ms)] {
-            while let Some(slot) =
-                self.table.oldest(stage).filter(|s| self.table.get(*s).touched < ts.saturating_sub(ms))
-            {
+            let since = ts.saturating_sub(ms);
+            while let Some(slot) = self.table.oldest(stage).filter(|s| self.table.get(*s).touched < since) {
                 self.stats.given_up_idle += u64::from(stage == Stage::Queued);
                 self.drop_message(slot);
             }
         }
-        while let Some((_, slot, serial)) = self.held.pop_front_if(|(due, _, _)| *due < ts) {
+        while let Some((slot, serial)) = pop_due(&mut self.held, ts) {
             if self.table.get(slot).serial == serial {
                 self.drop_held(slot);
             }
         }
+    }
+
+    /// The stamps before were wrong: the clock is put back, and nothing waits for a time that will not come.
+    fn set_back(&mut self, ts: i64, sink: &mut impl FnMut(&Event<'_>)) {
+        self.settle_hand_overs(i64::MAX, sink);
+        for (due, _, _) in &mut self.held {
+            *due = (*due).min(ts);
+        }
+        self.table.set_back(ts);
+        (self.started, self.clock) = (ts, ts);
     }
 
     fn emit(&mut self, event: &Event<'_>, sink: &mut impl FnMut(&Event<'_>)) {
@@ -231,6 +248,16 @@ impl Stats {
             Status::Expired => self.expired += 1,
         }
     }
+}
+
+/// What waits until a time: until when, slot and serial. Waits are of one length, so the first is due first.
+type Waiting = VecDeque<(i64, u32, u64)>;
+
+/// Takes the next one out that has waited long enough.
+fn pop_due(waiting: &mut Waiting, now: i64) -> Option<(u32, u64)> {
+    let (_, slot, serial) = *waiting.front().filter(|(due, _, _)| *due <= now)?;
+    waiting.pop_front();
+    Some((slot, serial))
 }
 
 /// Text for an event: lossy, cut to a bound.

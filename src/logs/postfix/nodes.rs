@@ -12,7 +12,10 @@ const LEARNED_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) host: Box<str>,
-    /// How events name it: the host, or `host/instance` where the instance is not plain `postfix`.
+    /// The first part of the syslog name.
+    instance: Box<str>,
+    /// How events name it: the host, or `host/instance` once the host has shown several queues and this one's
+    /// instance is not plain `postfix`.
     pub(super) name: Box<str>,
     /// A queue manager or cleanup has logged under this name, so it is a queue of its own.
     pub(super) queue_seen: bool,
@@ -98,15 +101,30 @@ impl Nodes {
         }
         let number = self.nodes.len() as u32;
         let host: Box<str> = String::from_utf8_lossy(host).into();
-        let name = match instance {
-            b"postfix" | b"" => host.clone(),
-            _ => format!("{host}/{}", String::from_utf8_lossy(instance)).into(),
-        };
         self.hosts.insert(host.to_ascii_lowercase().into());
         let (queue_seen, hands_over, delivers) = (false, false, false);
-        self.nodes.push(Node { host, name, queue_seen, hands_over, delivers, queue: number });
+        let (name, instance) = (host.clone(), String::from_utf8_lossy(instance).into());
+        self.nodes.push(Node { host, instance, name, queue_seen, hands_over, delivers, queue: number });
         self.by_name.insert(self.key.as_slice().into(), number);
         Some(number)
+    }
+
+    /// A queue manager or cleanup logged under this name. A second queue on the host is a second instance, and their
+    /// names have to tell them apart from then on.
+    pub(super) fn queue_seen(&mut self, node: u32) {
+        let seen = &mut self.nodes[node as usize].queue_seen;
+        if std::mem::replace(seen, true) {
+            return;
+        }
+        let host = self.get(node).host.clone();
+        let queues = self.nodes.iter_mut().filter(|n| n.host == host && n.queue_seen);
+        let mut queues: Vec<_> = queues.collect();
+        if queues.len() < 2 {
+            return;
+        }
+        for n in queues.iter_mut().filter(|n| !matches!(&*n.instance, "postfix" | "")) {
+            n.name = format!("{host}/{}", n.instance).into();
+        }
     }
 
     /// From now on lines of `name` belong to the queue of `queue`.

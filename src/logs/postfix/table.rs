@@ -263,6 +263,14 @@ impl Table {
         self.link(slot);
     }
 
+    /// The clock is put back to `ts`: no message was touched after it.
+    pub(super) fn set_back(&mut self, ts: i64) {
+        for m in &mut self.slots {
+            m.begun = m.begun.min(ts);
+            m.touched = m.touched.min(ts);
+        }
+    }
+
     /// The longest idle message of a stage.
     pub(super) fn oldest(&self, stage: Stage) -> Option<u32> {
         let head = self.lists[stage as usize].head;

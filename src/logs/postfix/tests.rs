@@ -5,6 +5,7 @@ use crate::event::Timestamp;
 
 mod bounds;
 mod hops;
+mod line;
 
 /// Reads lines of `HH:MM:SS host …`; empty lines and indentation are nothing.
 fn read_with(options: Options, log: &str) -> (Vec<String>, Stats) {

@@ -210,6 +210,36 @@ fn a_refusal_by_an_own_relay_is_an_outcome_without_a_relay() {
 }
 
 #[test]
+fn a_host_that_shows_up_after_the_hand_over_keeps_the_account() {
+    // The first host has logged alone for a while: its delivery is believed, once.
+    let hello = "09:00:00 sub postfix/smtpd[1]: connect from c[192.0.2.7]";
+    let hand_over = handed_over("10:00:01", "out1[10.0.0.2]:25", "250 2.0.0 Ok: queued as BBBBBB");
+    let next = second("10:00:01", "out1 postfix", "sub[10.0.0.1]", "BBBBBB", "1@x");
+    let (events, stats) = read(&format!("{hello}\n{FIRST}\n{hand_over}\n{next}"));
+    assert_same(
+        &events[2..],
+        "10:00:01 delivered a@x AAAAAA via sub to 1@y 2.0.0
+         10:00:01 bounced a@x AAAAAA via out1 to 1@y 5.1.1",
+    );
+    assert_eq!((stats.tied_late, stats.messages_without_account), (1, 0));
+}
+
+#[test]
+fn a_filter_that_names_no_id_gets_several_recipients() {
+    let two: String = (1..=2)
+        .map(|i| format!("10:00:01 sub postfix/smtp[4]: AAAAAA: to=<{i}@y>, relay=127.0.0.1[127.0.0.1]:10024, delay=2, dsn=2.0.0, status=sent (250 ok)\n"))
+        .collect();
+    let next = second("10:00:01", "sub postfix", "localhost[127.0.0.1]", "BBBBBB", "1@x");
+    let other_part = second("10:00:01", "sub postfix", "localhost[127.0.0.1]", "CCCCCC", "1@x");
+    for log in [format!("{FIRST}\n{two}\n{next}\n{other_part}"), format!("{FIRST}\n{next}\n{two}\n{other_part}")] {
+        let (events, stats) = read(&log);
+        let bounce = "10:00:01 bounced a@x AAAAAA via sub to 1@y 5.1.1";
+        assert_same(&events[2..], &format!("{bounce}\n{bounce}"));
+        assert_eq!((stats.handovers_tied, stats.messages_without_account), (2, 0));
+    }
+}
+
+#[test]
 fn several_recipients_wait_together() {
     let five: String = (1..=5)
         .map(|i| format!("10:00:01 sub postfix/smtp[4]: AAAAAA: to=<{i}@y>, relay=127.0.0.1[127.0.0.1]:10024, delay=2, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as BBBBBB)\n"))
