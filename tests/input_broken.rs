@@ -105,6 +105,7 @@ fn formats_are_told_by_content() {
     check("\n  {\"v\":1}\n", Some(Format::Events));
     check("\u{feff}{\"v\":1}", Some(Format::Events));
     check("cut off by rotation\"}\n{\"v\":1}\n", Some(Format::Events));
+    check("{\"v\":1} cut\nMar  2 08:14:05 mx1 postfix/smtpd[812]: connect\n", Some(Format::Postfix));
     check(&format!("{{\"long\":\"{}", "x".repeat(100_000)), Some(Format::Events));
     check("Mar  2 08:14:05 mx1 postfix/smtpd[812]: connect\n", Some(Format::Postfix));
     check("<22>Mar 12 08:14:05 mx1 postfix-out/smtp[812]: A: to=<b>\n", Some(Format::Postfix));
@@ -113,6 +114,46 @@ fn formats_are_told_by_content() {
         "12]: cut\nMar  2 08:14:05 mx1 dovecot: x\nMar  2 08:14:05 mx1 mta/qmgr[2]: A: removed\n",
         Some(Format::Postfix),
     );
+}
+
+/// Gives one byte at a time, as a slow pipe may.
+struct Drops(Cursor<Vec<u8>>);
+
+impl Read for Drops {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = buf.len().min(1);
+        self.0.read(&mut buf[..n])
+    }
+}
+
+/// Found by fuzzing: a look at a slow stream took its first line, `{` and no JSON, for the beginning of a long one.
+#[test]
+fn what_a_stream_is_does_not_depend_on_how_much_comes_at_once() {
+    let line = format!("{{\"\"v\":1{}\nt", "x".repeat(600));
+    let zeros = [event(1).into_bytes(), vec![0; 400]].concat();
+    let tar = [format!("{:\n<257}", event(1)).into_bytes(), b"ustar\n".to_vec(), event(1).into_bytes()].concat();
+    let poem = b"So much depends\n".to_vec();
+    let gzip = |bytes: &[u8]| {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    };
+    for text in [line.into_bytes(), zeros, tar, poem, event(1).into_bytes()] {
+        for (forced, bytes) in [
+            (None, text.clone()),
+            (Some(Format::Events), text.clone()),
+            (None, gzip(&text)),
+            (Some(Format::Events), gzip(&text)),
+        ] {
+            let options = Options { format: forced, ..Options::default() };
+            let look = |source| match Lines::open(vec![source], &options) {
+                Ok(lines) => format!("{:?}", lines.sources()[0].format),
+                Err(e) => e.to_string(),
+            };
+            let at_once = look(Source::reader("x", Cursor::new(bytes.clone())));
+            assert_eq!(look(Source::reader("x", Drops(Cursor::new(bytes)))), at_once);
+        }
+    }
 }
 
 #[test]

@@ -214,9 +214,7 @@ fn a_line_at_the_bound_passes_and_one_byte_more_does_not() {
         let line = |len: usize| "y".repeat(len) + end;
         let text = ["{}\n", &line(max), &line(max + 1), "{}\n", &line(max)].concat();
         let options = Options { max_line_bytes: max, ..Options::default() };
-        let (seen, lines) = read(vec![Source::path(write(dir.path(), "x", text.as_bytes()))], &options);
         let cr = end.len() - 1;
-        let got: Vec<(u64, Vec<u8>)> = seen.into_iter().map(|(_, n, b)| (n, b)).collect();
         let expected = [
             (1, b"{}".to_vec()),
             (2, vec![b'y'; max]),
@@ -224,8 +222,16 @@ fn a_line_at_the_bound_passes_and_one_byte_more_does_not() {
             (4, b"{}".to_vec()),
             (5, vec![b'y'; max]),
         ];
-        assert!(got == expected, "{max} {end:?}");
-        assert_eq!(lines.facts(0).lines, 5);
+        let sources = [
+            Source::path(write(dir.path(), "x", text.as_bytes())),
+            Source::reader("x", Drops(std::io::Cursor::new(text.into_bytes()))),
+        ];
+        for source in sources {
+            let (seen, lines) = read(vec![source], &options);
+            let got: Vec<(u64, Vec<u8>)> = seen.into_iter().map(|(_, n, b)| (n, b)).collect();
+            assert!(got == expected, "{max} {end:?}");
+            assert_eq!(lines.facts(0).lines, 5);
+        }
     }
 }
 
@@ -307,6 +313,25 @@ fn merge_of_files_longer_than_blocks() {
         .collect();
     let seen = merged(&files, |i, text| Source::path(write(dir.path(), &i.to_string(), &gzip(text.as_bytes()))));
     assert!(seen == naive(&files));
+}
+
+#[test]
+fn a_stamper_sees_each_line_once_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = |f: usize| -> String { (0..5000).map(|i| format!("{} {f} {}\n", i / 7, "p".repeat(i % 300))).collect() };
+    let sources = (0..2).map(|f| Source::path(write(dir.path(), &f.to_string(), text(f).as_bytes()))).collect();
+    let make = |_: &SourceInfo| -> Box<dyn Stamp> {
+        let mut next = 0;
+        Box::new(move |line: &[u8]| {
+            let ts = stamp(line);
+            let pad = line.iter().filter(|&&b| b == b'p').count() as i64;
+            assert_eq!((ts, pad), (Some(Timestamp(next / 7)), next % 300));
+            next += 1;
+            ts
+        })
+    };
+    let options = Options { format: Some(Format::Postfix), ..Options::default() }.stamp_with(make);
+    assert_eq!(read(sources, &options).0.len(), 10_000);
 }
 
 #[test]

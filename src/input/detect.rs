@@ -3,6 +3,9 @@
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+/// Bytes in which a file shows whether it is a log at all. A look has at least these, so that what it finds does not depend
+/// on how many come at once.
+pub(super) const MAGIC_BYTES: usize = 512;
 /// Lines that a format is looked for in.
 const LINES_MAX: usize = 1000;
 
@@ -42,12 +45,13 @@ pub(super) fn search(head: &[u8]) -> Search {
         return search;
     }
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    let whole = memchr::memrchr(b'\n', head).map_or(head.len(), |end| end + 1);
+    let last_end = memchr::memrchr(b'\n', head);
+    // The end of a first line longer than the look is out of sight.
+    let endless = last_end.is_none();
+    let whole = last_end.map_or(head.len(), |end| end + 1);
     for line in head[..whole].split(|&b| b == b'\n').map(<[u8]>::trim_ascii).filter(|l| !l.is_empty()).take(LINES_MAX) {
         search.lines += 1;
-        // The end of a first line longer than the look is out of sight.
-        let json = line[0] == b'{'
-            && (serde_json::from_slice::<IgnoredAny>(line).is_ok() || (search.lines == 1 && whole == head.len()));
+        let json = line[0] == b'{' && (endless || serde_json::from_slice::<IgnoredAny>(line).is_ok());
         if json {
             search.found = Found::Format(Format::Events);
             return search;
@@ -150,8 +154,8 @@ fn not_text(head: &[u8]) -> Option<&'static str> {
         _ if head.starts_with(b"LPKSHHRH") => return Some("a systemd journal; export it with journalctl --file"),
         _ => {}
     }
-    // A crash leaves holes of NUL in a log, and clients send odd bytes: some are no reason to refuse a log.
-    let head = &head[..head.len().min(4096)];
+    // Some odd bytes, which clients do send, are no reason to refuse a log.
+    let head = &head[..head.len().min(MAGIC_BYTES)];
     let control = head.iter().filter(|&&b| b < b' ' && !matches!(b, b'\t' | b'\n' | b'\r' | 0x1b)).count();
     (control * 20 > head.len()).then_some("binary data")
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use super::detect::{Format, Found, packed, search};
+use super::detect::{Format, Found, MAGIC_BYTES, packed, search};
 use super::error::Error;
 
 /// Compressed bytes read at once.
@@ -249,9 +249,8 @@ fn decompressed(
     progress: Arc<AtomicU64>,
 ) -> Result<(Stream, Compression), Error> {
     let mut raw = Raw::new(reader, hash, progress);
-    let mut head = Vec::with_capacity(512);
-    // Enough for every magic number; a pipe may give less at once.
-    let read = raw.by_ref().take(512).read_to_end(&mut head);
+    let mut head = Vec::with_capacity(MAGIC_BYTES);
+    let read = raw.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut head);
     let failed = read.err();
     let compression = Compression::of(&head);
     if let Some((what, cure)) = packed(&head) {
@@ -312,7 +311,8 @@ fn read_head(reader: &mut dyn Read, forced: bool) -> (Vec<u8>, Option<io::Error>
                 filled += n;
                 // Somebody may be typing: no more than needed.
                 let whole_lines = memchr::memrchr(b'\n', &head[..filled]).map_or(0, |end| end + 1);
-                if whole_lines > 0 && (forced || matches!(search(&head[..whole_lines]).found, Found::Format(_))) {
+                let enough = filled >= MAGIC_BYTES && whole_lines > 0;
+                if enough && (forced || matches!(search(&head[..whole_lines]).found, Found::Format(_))) {
                     break;
                 }
             }
