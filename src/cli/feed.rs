@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::tz::TimeZone;
 
-use super::astray::{Astray, Belief};
+use super::astray::{Astray, Belief, Settled};
 use super::{Failure, usage};
 use crate::config::Config;
 use crate::event::{Decoded, Event, Reject, Timestamp, decode};
@@ -213,24 +213,23 @@ struct Gate<'a> {
 
 impl Gate<'_> {
     fn pass(&mut self, event: &Event<'_>, place: &dyn Fn() -> Place, seen: &mut Seen) {
-        let rejected = match self.astray.look(event, place) {
-            Belief::Pass => None,
-            Belief::Confirmed(held) => {
-                self.believed(&held, seen);
-                None
-            }
-            Belief::Rejected(at, reject) => Some((at, reject)),
-            Belief::Held(rejected) => {
-                if let Some((at, reject)) = rejected {
-                    self.reject(&reject, at, seen);
-                }
+        if let Belief::Settled(settled) = self.astray.look(event, place) {
+            let pass = settled.pass;
+            self.settle(*settled, seen);
+            if !pass {
                 return;
             }
-        };
-        if let Some((at, reject)) = rejected {
-            self.reject(&reject, at, seen);
         }
         self.believed(event, seen);
+    }
+
+    fn settle(&mut self, settled: Settled, seen: &mut Seen) {
+        for (at, reject) in settled.rejected {
+            self.reject(&reject, at, seen);
+        }
+        if let Some(held) = settled.confirmed {
+            self.believed(&held, seen);
+        }
     }
 
     fn reject(&mut self, reject: &Reject, at: Place, seen: &mut Seen) {
@@ -259,11 +258,8 @@ impl Gate<'_> {
     }
 
     fn finish(&mut self, seen: &mut Seen) -> Result<(), Failure> {
-        match self.astray.finish() {
-            Ok(None) => {}
-            Ok(Some(held)) => self.believed(&held, seen),
-            Err((at, reject)) => self.reject(&reject, at, seen),
-        }
+        let settled = self.astray.finish();
+        self.settle(settled, seen);
         self.check()
     }
 }
