@@ -1,6 +1,6 @@
 //! Stamps from nowhere: one event of 2100 in a file of 2024 must not move any clock, and needs no look at a clock to be told.
 
-use crate::event::{Event, Reject, Timestamp};
+use crate::event::{Event, Reject, Timestamp, encode};
 use crate::input::Place;
 
 /// An event this far from the ones around it is not believed unless the next one agrees, in milliseconds: a year and a day.
@@ -30,14 +30,23 @@ pub(super) enum Belief {
 pub(super) struct Settled {
     /// Believed after all: to be passed on first.
     pub confirmed: Option<Event<'static>>,
-    /// Not believed.
-    pub rejected: Vec<(Place, Reject)>,
+    /// Not believed: where, why, and the event as the contract writes it, for whoever wants to mend and replay it.
+    pub rejected: Vec<(Place, Reject, Vec<u8>)>,
     /// Whether the event that was looked at is to be passed on.
     pub pass: bool,
 }
 
 fn near(a: Timestamp, b: Timestamp) -> bool {
     a.0.abs_diff(b.0) <= FAR_MS as u64
+}
+
+/// Empty where the contract has no form for it.
+fn record(event: &Event<'_>) -> Vec<u8> {
+    let mut line = Vec::new();
+    match encode(event, &mut line) {
+        Ok(()) => line.trim_ascii_end().to_vec(),
+        Err(_) => Vec::new(),
+    }
 }
 
 impl Astray {
@@ -61,19 +70,19 @@ impl Astray {
             self.newest = Some(confirmed.ts.max(ts));
             settled = Settled { rejected: self.reject_held(ts), confirmed: Some(confirmed), pass: true };
         } else if let Some(newest) = self.newest.filter(|newest| ts < *newest) {
-            settled.rejected.push((place(), Reject::Astray { ts, near: newest }));
+            settled.rejected.push((place(), Reject::Astray { ts, near: newest }, record(event)));
         } else {
             if self.held.len() == HELD_MAX {
                 let (held, at) = self.held.remove(0);
-                settled.rejected.push((at, Reject::Astray { ts: held.ts, near: ts }));
+                settled.rejected.push((at, Reject::Astray { ts: held.ts, near: ts }, record(&held)));
             }
             self.held.push((event.clone().into_owned(), place()));
         }
         Belief::Settled(Box::new(settled))
     }
 
-    fn reject_held(&mut self, near: Timestamp) -> Vec<(Place, Reject)> {
-        self.held.drain(..).map(|(held, at)| (at, Reject::Astray { ts: held.ts, near })).collect()
+    fn reject_held(&mut self, near: Timestamp) -> Vec<(Place, Reject, Vec<u8>)> {
+        self.held.drain(..).map(|(held, at)| (at, Reject::Astray { ts: held.ts, near }, record(&held))).collect()
     }
 
     /// The end of the input: an only event is believed, a last one that jumps is not.
@@ -109,13 +118,13 @@ mod tests {
                 Belief::Pass => Settled { pass: true, ..Settled::default() },
                 Belief::Settled(settled) => *settled,
             };
-            settled.rejected.into_iter().for_each(|(place, why)| reject(place, why));
+            settled.rejected.into_iter().for_each(|(place, why, _)| reject(place, why));
             passed.extend(settled.confirmed.map(|h| year(h.ts)));
             passed.extend(settled.pass.then(|| year(ts)));
         }
         let end = astray.finish();
         passed.extend(end.confirmed.map(|h| year(h.ts)));
-        end.rejected.into_iter().for_each(|(place, why)| reject(place, why));
+        end.rejected.into_iter().for_each(|(place, why, _)| reject(place, why));
         (passed, rejected)
     }
 

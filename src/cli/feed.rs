@@ -227,16 +227,16 @@ impl Gate<'_> {
     }
 
     fn settle(&mut self, settled: Settled, seen: &mut Seen) {
-        for (at, reject) in settled.rejected {
-            self.reject(&reject, at, seen);
+        for (at, reject, record) in settled.rejected {
+            self.reject(&reject, at, &record, seen);
         }
         if let Some(held) = settled.confirmed {
             self.believed(&held, seen);
         }
     }
 
-    fn reject(&mut self, reject: &Reject, at: Place, seen: &mut Seen) {
-        if let Err(failure) = seen.reject(reject, at, b"", self.rejects.as_deref_mut()) {
+    fn reject(&mut self, reject: &Reject, at: Place, record: &[u8], seen: &mut Seen) {
+        if let Err(failure) = seen.reject(reject, at, record, self.rejects.as_deref_mut()) {
             self.failed.get_or_insert(failure);
         }
     }
