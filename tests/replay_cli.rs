@@ -143,7 +143,8 @@ fn what_is_no_event_is_counted_with_its_place_and_changes_no_alert() {
     let expected = alerts_of(&lines);
     let stray = |ts: i64| send(ts, "u1@example.org", 1, &["stray@friends.example".to_owned()]);
     let long = "a".repeat(10_000) + "@example.org";
-    let deep = r#"{"v":1,"kind":"send","ts":1700000000,"account":"u1@example.org","x":"#.to_owned() + &"[".repeat(200_000);
+    let deep =
+        r#"{"v":1,"kind":"send","ts":1700000000,"account":"u1@example.org","x":"#.to_owned() + &"[".repeat(200_000);
     // At these lines of the file, from the back so that none moves the others.
     let bad = [
         (1450, stray(0), "bad_ts"),
@@ -238,7 +239,12 @@ fn a_line_of_a_gibibyte_is_passed_over_in_bounded_memory() {
 fn whoever_stops_reading_has_enough() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "events.jsonl", bytes(&story()));
-    for options in [&["--alerts", "-"][..], &["--find", "out-1"], &["--explain", "u3@example.org"], &["--extract", "u3@example.org"]] {
+    for options in [
+        &["--alerts", "-"][..],
+        &["--find", "out-1"],
+        &["--explain", "u3@example.org"],
+        &["--extract", "u3@example.org"],
+    ] {
         let mut child = command(&[&["replay", file.as_str()], options].concat()).spawn().unwrap();
         drop(child.stdout.take());
         let ran = wait(child);
@@ -267,7 +273,10 @@ fn since_and_until_bound_what_counts() {
     assert_eq!(check(&["--until", "2023-12-01"], 0, at(1_701_388_800)), 1);
     // Midnight of Berlin is an hour earlier.
     assert_eq!(check(&["--tz", "Europe/Berlin", "--until", "2023-12-01"], 0, at(1_701_385_200)), 1);
-    assert_eq!(check(&["--since", "2023-11-20T00:00:00Z", "--until", "2023-12-01"], at(1_700_438_400), at(1_701_388_800)), 1);
+    assert_eq!(
+        check(&["--since", "2023-11-20T00:00:00Z", "--until", "2023-12-01"], at(1_700_438_400), at(1_701_388_800)),
+        1
+    );
 }
 
 fn thousands(n: usize) -> String {
@@ -283,7 +292,8 @@ fn what_is_no_terminal_gets_text_alone() {
     let folder = tempfile::tempdir().unwrap();
     // Enough lines for a progress bar to be drawn many times.
     let mut lines = story();
-    let auth = json!({"v": 1, "kind": "auth", "ts": BEGIN + 21 * DAY, "account": "u1@example.org", "ok": true}).to_string();
+    let auth =
+        json!({"v": 1, "kind": "auth", "ts": BEGIN + 21 * DAY, "account": "u1@example.org", "ok": true}).to_string();
     lines.resize(lines.len() + 300_000, auth);
     let file = write(folder.path(), "events.jsonl", bytes(&lines));
     let ran = mailfuse(&["replay", &file]).ok().says("CRITICAL, stop the account: 2 incidents\n");
