@@ -115,8 +115,14 @@ fn the_limit_is_the_smallest_count_that_surprises_so_much() {
         for decades in [0.5, 2.0, 7.5, 10.5, 19.0, 60.0] {
             let limit = gamma_poisson_limit(decades, w, a, b);
             let below = limit - 2e-3 * limit.max(1.0);
-            assert!(gamma_poisson(limit, w, a, b) >= decades, "{decades} decades, w {w} a {a} b {b}: {limit} is too few");
-            assert!(gamma_poisson(below, w, a, b) < decades, "{decades} decades, w {w} a {a} b {b}: {limit} is too many");
+            assert!(
+                gamma_poisson(limit, w, a, b) >= decades,
+                "{decades} decades, w {w} a {a} b {b}: {limit} is too few"
+            );
+            assert!(
+                gamma_poisson(below, w, a, b) < decades,
+                "{decades} decades, w {w} a {a} b {b}: {limit} is too many"
+            );
         }
     }
 }
@@ -130,7 +136,10 @@ fn refusals_surprise_as_the_beta_binomial_says() {
                 for refused in (1..=answered).filter(|k| *k <= 12 || k % 17 == 0 || *k == answered) {
                     let exact = beta_binomial_exactly(refused, answered, alpha, beta);
                     let ours = beta_binomial(refused, answered, alpha, beta);
-                    assert!(relative(ours, exact) < 1e-6, "{refused} of {answered}, {alpha}, {beta}: {ours} for {exact}");
+                    assert!(
+                        relative(ours, exact) < 1e-6,
+                        "{refused} of {answered}, {alpha}, {beta}: {ours} for {exact}"
+                    );
                     deepest = f64::max(deepest, exact);
                 }
             }
@@ -144,7 +153,8 @@ fn refusals_surprise_as_the_beta_binomial_says() {
 #[test]
 fn very_many_answers_surprise_no_more_than_they_should() {
     for (refused, answered) in [(60, 300), (300, 1000), (1000, 1000), (2000, 20_000)] {
-        let (ours, exact) = (beta_binomial(refused, answered, 0.5, 10.0), beta_binomial_exactly(refused, answered, 0.5, 10.0));
+        let (ours, exact) =
+            (beta_binomial(refused, answered, 0.5, 10.0), beta_binomial_exactly(refused, answered, 0.5, 10.0));
         assert!(ours > 0.7 * exact && ours < exact + 0.01, "{refused} of {answered}: {ours} for {exact}");
     }
 }

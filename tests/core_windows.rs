@@ -169,7 +169,10 @@ fn many_distinct_things_are_counted_within_the_error_of_the_sketch() {
                 let exact = last.values().filter(|&&at_s| at_s >= end_s - span).count() as f64;
                 let ours = f64::from(recent.count_since(end_s - span));
                 let allowed = 5.0 * 1.04 / 16.0 * exact;
-                assert!((ours - exact).abs() <= allowed.max(1.0), "seed {seed}, {distinct}, {span} s: {ours} for {exact}");
+                assert!(
+                    (ours - exact).abs() <= allowed.max(1.0),
+                    "seed {seed}, {distinct}, {span} s: {ours} for {exact}"
+                );
             }
             assert_eq!(recent.count_since(end_s), 0, "seed {seed}, {distinct}: nothing is used after the end");
         }
