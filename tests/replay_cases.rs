@@ -1,7 +1,7 @@
 //! 117 injected hijacks among 507,071 account-days of real traces: what is found, how soon, at what cost, and that the
 //! way the events come in does not matter.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
 mod replay_support;
 
@@ -26,7 +26,14 @@ fn case() -> Option<&'static Path> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("replay-case-1");
         std::fs::create_dir_all(&folder).unwrap();
         let mut python = Command::new("python3");
-        python.arg(maker).arg("--trace").arg(enron).arg("--trace").arg(core).args(["--seed", "1", "--out"]).arg(&folder);
+        python
+            .arg(maker)
+            .arg("--trace")
+            .arg(enron)
+            .arg("--trace")
+            .arg(core)
+            .args(["--seed", "1", "--out"])
+            .arg(&folder);
         let made = python.output().expect("python3 makes the case");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         Some(folder)

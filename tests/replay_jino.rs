@@ -51,8 +51,7 @@ fn the_hijacked_account_is_critical_by_its_fifth_message() {
 #[test]
 fn nobody_else_is_stopped() {
     let Some(ran) = replay() else { return };
-    let labels: BTreeMap<String, String> =
-        rows("data/logs/jino-2012-07-10.labels.tsv").unwrap().into_iter().collect();
+    let labels: BTreeMap<String, String> = rows("data/logs/jino-2012-07-10.labels.tsv").unwrap().into_iter().collect();
     let accounts: BTreeSet<String> =
         rows("data/logs/jino-2012-07-10.accounts.tsv").unwrap().into_iter().map(|(name, _)| name).collect();
     let unlabelled = |account: &str| !labels.contains_key(account);
