@@ -55,7 +55,7 @@ pub(super) struct Seen {
     pub unstamped: u64,
     pub cut: u64,
     /// By reason: how many, and the first of them.
-    pub rejects: BTreeMap<&'static str, (u64, Vec<(Place, String)>)>,
+    pub rejects: BTreeMap<&'static str, Rejected>,
     pub period: Option<(Timestamp, Timestamp)>,
     pub gaps: Vec<(Timestamp, Timestamp)>,
     pub gaps_more: u64,
@@ -64,6 +64,9 @@ pub(super) struct Seen {
     pub failures: Vec<input::Error>,
     newest: Option<Timestamp>,
 }
+
+/// Rejects of one reason: how many, and the first of them with what is wrong.
+pub(super) type Rejected = (u64, Vec<(Place, String)>);
 
 /// One source, after reading.
 #[derive(Debug)]

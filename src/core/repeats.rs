@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// Ids kept at most; beyond them the span is halved until they fit.
 const KEPT_MAX: usize = 8192;
+/// In the stored form, the place of what is no id: no fingerprint is 0.
+const SWEEP_AT: u64 = 0;
 
 /// Hash of each id, with the second it was seen.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -44,21 +46,29 @@ impl Repeats {
 
 impl PartialEq for Repeats {
     fn eq(&self, other: &Self) -> bool {
-        self.seen == other.seen
+        self.seen == other.seen && self.sweep_at == other.sweep_at
     }
 }
 
 impl From<Vec<(u64, u32)>> for Repeats {
-    fn from(seen: Vec<(u64, u32)>) -> Self {
-        Self { sweep_at: 2 * seen.len().min(KEPT_MAX / 2), seen: seen.into_iter().collect() }
+    /// Where the next sweep is not stored (older files), it is guessed: that changes what is kept for nothing, and little else.
+    fn from(stored: Vec<(u64, u32)>) -> Self {
+        let mut seen: HashMap<u64, u32> = stored.into_iter().collect();
+        let sweep_at = seen.remove(&SWEEP_AT).map(|at| at as usize);
+        Self { sweep_at: sweep_at.unwrap_or_else(|| (2 * seen.len()).min(KEPT_MAX)), seen }
     }
 }
 
 impl From<Repeats> for Vec<(u64, u32)> {
-    /// Sorted, so that the stored form does not depend on hash order.
+    /// Sorted, so that the stored form does not depend on hash order. With the next sweep, because it decides what is
+    /// still there, and where there are too many, what is a repeat.
     fn from(repeats: Repeats) -> Self {
-        let mut seen: Self = repeats.seen.into_iter().collect();
-        seen.sort_unstable();
-        seen
+        let mut stored: Self = repeats.seen.into_iter().collect();
+        // An account without ids, as most are in logs, takes no room.
+        if repeats.sweep_at > 0 || !stored.is_empty() {
+            stored.push((SWEEP_AT, repeats.sweep_at as u32));
+        }
+        stored.sort_unstable();
+        stored
     }
 }

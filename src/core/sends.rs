@@ -78,13 +78,18 @@ pub fn seconds(ts_ms: i64) -> u32 {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Sends {
     sent: VecDeque<Sent>,
-    /// The number of `sent[0]` since the beginning.
+    /// The number of `sent[0]` in the index. Stored as 0, because it depends on when the index was last made.
+    #[serde(serialize_with = "as_zero")]
     first: u32,
     /// Key to number; empty while there are few.
     #[serde(skip)]
     index: HashMap<u64, u32>,
     /// Sends since the last sweep: stored, because what is swept decides what the bound drops.
     unswept: u32,
+}
+
+fn as_zero<S: serde::Serializer>(_: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u32(0)
 }
 
 impl PartialEq for Sends {
