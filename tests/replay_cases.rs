@@ -1,7 +1,7 @@
 //! 117 injected hijacks among 507,071 account-days of real traces: what is found, how soon, at what cost, and that the
 //! way the events come in does not matter.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
 mod replay_support;
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "shared by tests that each need a part; a test may fail")]
 
+pub mod story;
+
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -139,6 +141,15 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(bytes).unwrap();
     gzip.finish().unwrap()
+}
+
+/// The accounts that became critical, in order.
+pub fn critical(alerts: &[Value]) -> Vec<&str> {
+    alerts
+        .iter()
+        .filter(|a| field(a, "severity") == "critical" && field(a, "kind") != "account.cleared")
+        .map(|a| field(a, "account"))
+        .collect()
 }
 
 /// A field of an alert, as text.
