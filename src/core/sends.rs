@@ -102,7 +102,7 @@ impl Sends {
     /// Adds a send; the oldest makes room where `max` are alive.
     pub fn push(&mut self, sent: Sent, now_s: u32, longest_s: u32, max: usize) {
         self.unswept += 1;
-        if self.unswept >= 8 && self.unswept as usize * 2 >= self.sent.len() {
+        if self.unswept >= 32 && self.unswept as usize * 2 >= self.sent.len() {
             self.sweep(now_s, longest_s);
         }
         while self.sent.len() >= max {
