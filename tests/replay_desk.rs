@@ -89,6 +89,12 @@ fn explain_tells_why_and_why_not() {
 }
 
 #[test]
+fn a_relays_log_alone_says_what_is_missing() {
+    let ran = mailfuse(&["replay", "--year", "2026", &format!("{HOPS}/out-1.log"), "--alerts", "/dev/null"]);
+    ran.ok().says("add the logs of the host where customers log in");
+}
+
+#[test]
 fn find_names_the_account_behind_everything_an_analyst_may_have() {
     let truth = truth();
     let hijacked = field(&truth["hijacked"], "account");

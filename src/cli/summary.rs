@@ -141,7 +141,13 @@ fn text(seen: &Seen, reading: &Reading, policy: &Policy, shard: &Shard, incident
     let warning: Vec<&Row> = incidents.rows.iter().filter(|r| r.severity == Severity::Warning).collect();
     let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
-    if incidents.rows.is_empty() {
+    let nobody = seen.postfix.as_ref().is_some_and(|p| p.sends == 0 && p.messages_without_account > 0);
+    if nobody {
+        let _ = writeln!(
+            t,
+            "\nNo message of these logs names an account (sasl_username): add the logs of the host where customers log in."
+        );
+    } else if incidents.rows.is_empty() {
         let _ = writeln!(t, "\nNo account was flagged. `--explain ACCOUNT` shows how near one came.");
     }
     incident_part(&mut t, "CRITICAL, stop the account", red, &critical);
