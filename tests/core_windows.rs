@@ -160,7 +160,7 @@ fn many_distinct_things_are_counted_within_the_error_of_the_sketch() {
                 for i in 0..distinct {
                     let passed = (round * distinct + i) * u64::from(longest_s) / (2 * distinct);
                     let at_s = end_s - longest_s + passed as u32;
-                    let thing = hash(seed << 40 | (i * (1 + 2 * round)) % distinct);
+                    let thing = hash((seed << 40) | ((i * (1 + 2 * round)) % distinct));
                     recent.note(thing, at_s, at_s.saturating_sub(longest_s));
                     last.insert(thing, at_s);
                 }
