@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::feed::{Reading, Seen};
 use super::table::{Align, Table, count, printable, thousands};
 use crate::config::Config;
 use crate::core::alert::{Alert, AlertKind, Burst, RelayShare, Severity};
+use crate::core::incident::CLIENT_IPS_MAX;
+use crate::core::networks::network;
 use crate::core::policy::Policy;
 use crate::core::shard::Shard;
 use crate::event::Timestamp;
@@ -247,13 +249,14 @@ fn incident_part(t: &mut String, head: &str, style: Style, rows: &[&Row]) {
         ("so far", Align::Right),
         ("in all", Align::Right),
         ("refused", Align::Right),
-        ("addresses", Align::Right),
+        ("networks", Align::Right),
         ("relays", Align::Left),
         ("strongest reason", Align::Left),
     ]);
     for row in rows.iter().take(ROWS_MAX) {
         let burst = row.burst.as_ref();
-        let addresses = burst.map_or(0, |b| b.client_ips.len());
+        let ips = burst.map_or(&[][..], |b| &b.client_ips);
+        let networks: HashSet<u64> = ips.iter().filter_map(|ip| ip.parse().ok()).map(network).collect();
         let names: Vec<&str> = row.relays.iter().take(2).map(|r| r.relay.as_str()).collect();
         let more = row.relays.len().saturating_sub(2);
         table.row(vec![
@@ -262,7 +265,8 @@ fn incident_part(t: &mut String, head: &str, style: Style, rows: &[&Row]) {
             thousands(row.at_flag),
             thousands(burst.map_or(0, |b| b.recipients)),
             thousands(burst.map_or(0, |b| b.bounced)),
-            if addresses >= 16 { "16 or more".to_owned() } else { addresses.to_string() },
+            // An alert names so many addresses at most.
+            format!("{}{}", networks.len(), if ips.len() >= CLIENT_IPS_MAX { "+" } else { "" }),
             format!("{}{}", names.join(" "), if more > 0 { format!(" +{more}") } else { String::new() }),
             row.reason.clone(),
         ]);

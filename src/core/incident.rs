@@ -9,7 +9,8 @@ use super::alert::{AlertKind, Burst, DomainShare, Pattern, RelayShare, Severity}
 use super::sends::{Sends, Sent};
 use crate::event::Timestamp;
 
-const CLIENT_IPS_MAX: usize = 16;
+/// Client addresses that an alert names at most.
+pub const CLIENT_IPS_MAX: usize = 16;
 const QUEUE_IDS_MAX: usize = 10;
 const DOMAINS_SHOWN: usize = 10;
 const DOMAINS_MAX: usize = 64;
