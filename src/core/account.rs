@@ -229,7 +229,7 @@ impl Account {
             self.domains.note(prints.of(domain), at_s, oldest_s);
             if self.contacts.learn(hash) {
                 sent.new += 1;
-                sent.count_domain(domain, 1);
+                sent.count_domain(domain);
             }
         }
         let new_damped = damped(sent.new);
@@ -300,11 +300,12 @@ impl Account {
                 sent.relay = relay;
                 sent.relay_sure = true;
             }
+            let mut at_domain = None;
             if new || refused > 0 {
                 if sent.queue_id.is_none() {
                     sent.queue_id = outcome.queue_id.as_deref().map(Into::into);
                 }
-                sent.count_domain(domain, 1);
+                at_domain = sent.count_domain(domain).then_some(domain);
             }
             if let Some(incident) = &mut self.incident
                 && sent.ts_ms >= incident.start_ms
@@ -315,7 +316,7 @@ impl Account {
                 if sent.is_telling() {
                     incident.totals.join(sent);
                     if new || refused > 0 {
-                        incident.totals.count_more(u32::from(new), refused, Some(domain));
+                        incident.totals.count_more(u32::from(new), refused, at_domain);
                     }
                 }
             }
