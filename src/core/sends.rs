@@ -83,7 +83,8 @@ pub fn seconds(ts_ms: i64) -> u32 {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Sends {
     sent: VecDeque<Sent>,
-    /// The number of `sent[0]` since the beginning.
+    /// The number of `sent[0]` since the index was made. Not stored, as the index is not.
+    #[serde(skip)]
     first: u32,
     /// Key to number; empty while there are few.
     #[serde(skip)]
