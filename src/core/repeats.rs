@@ -7,11 +7,19 @@ use serde::{Deserialize, Serialize};
 const KEPT_MAX: usize = 8192;
 
 /// Hash of each id, with the second it was seen.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(from = "Vec<(u64, u32)>", into = "Vec<(u64, u32)>")]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub struct Repeats {
     seen: HashMap<u64, u32>,
-    sweep_at: usize,
+    /// Stored, because it decides which of the ids that count no more are still there.
+    sweep_at: u32,
+}
+
+/// The stored form: sorted, so that it does not depend on hash order.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    seen: Vec<(u64, u32)>,
+    sweep_at: u32,
 }
 
 impl Repeats {
@@ -20,7 +28,7 @@ impl Repeats {
         if self.seen.get(&id).is_some_and(|&s| at_s.abs_diff(s) <= span_s && now_s.saturating_sub(s) <= span_s) {
             return true;
         }
-        if self.seen.len() >= self.sweep_at.max(16) {
+        if self.seen.len() >= self.sweep_at.max(16) as usize {
             let mut span_s = span_s;
             self.seen.retain(|_, &mut s| now_s.saturating_sub(s) <= span_s);
             while self.seen.len() >= KEPT_MAX && span_s > 0 {
@@ -30,7 +38,7 @@ impl Repeats {
             if self.seen.len() >= KEPT_MAX {
                 self.seen.clear();
             }
-            self.sweep_at = (2 * self.seen.len()).min(KEPT_MAX);
+            self.sweep_at = (2 * self.seen.len()).min(KEPT_MAX) as u32;
         }
         self.seen.insert(id, at_s);
         false
@@ -42,23 +50,16 @@ impl Repeats {
     }
 }
 
-impl PartialEq for Repeats {
-    fn eq(&self, other: &Self) -> bool {
-        self.seen == other.seen
+impl From<Stored> for Repeats {
+    fn from(stored: Stored) -> Self {
+        Self { sweep_at: stored.sweep_at.min(KEPT_MAX as u32), seen: stored.seen.into_iter().collect() }
     }
 }
 
-impl From<Vec<(u64, u32)>> for Repeats {
-    fn from(seen: Vec<(u64, u32)>) -> Self {
-        Self { sweep_at: 2 * seen.len().min(KEPT_MAX / 2), seen: seen.into_iter().collect() }
-    }
-}
-
-impl From<Repeats> for Vec<(u64, u32)> {
-    /// Sorted, so that the stored form does not depend on hash order.
+impl From<Repeats> for Stored {
     fn from(repeats: Repeats) -> Self {
-        let mut seen: Self = repeats.seen.into_iter().collect();
+        let mut seen: Vec<_> = repeats.seen.into_iter().collect();
         seen.sort_unstable();
-        seen
+        Self { seen, sweep_at: repeats.sweep_at }
     }
 }
