@@ -163,10 +163,16 @@ impl Shard {
     }
 
     fn clear_until(&mut self, now_ms: i64, out: &mut Vec<Alert>) {
-        while let Some(&(due_ms, place)) = self.due.first() {
-            if due_ms > now_ms {
-                return;
-            }
+        if self.due.first().is_none_or(|&(due_ms, _)| due_ms > now_ms) {
+            return;
+        }
+        let mut due: Vec<_> = self.due.range(..=(now_ms, u32::MAX)).copied().collect();
+        // Those of one moment by name: places depend on who was met first, and on whether the state was loaded.
+        due.sort_by(|a, b| {
+            let name = |place: u32| self.accounts[place as usize].name();
+            a.0.cmp(&b.0).then_with(|| name(a.1).cmp(name(b.1)))
+        });
+        for (due_ms, place) in due {
             self.clear(due_ms, place as usize, out);
         }
     }
