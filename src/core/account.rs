@@ -42,6 +42,8 @@ pub struct Account {
     repeats: Repeats,
     /// As of the beginning of its day.
     stratum: Stratum,
+    /// When its last incident was over, in milliseconds; 0 where there was none.
+    cleared_ms: i64,
     /// The open incident.
     pub incident: Option<Incident>,
 }
@@ -80,6 +82,7 @@ impl Account {
             sends: Sends::default(),
             relay_names: Vec::new(),
             repeats: Repeats::default(),
+            cleared_ms: 0,
             incident: None,
         }
     }
@@ -102,6 +105,11 @@ impl Account {
     /// Its clock, in seconds.
     pub fn now_s(&self) -> u32 {
         seconds(self.clock_ms)
+    }
+
+    /// When its last incident was over, in milliseconds; 0 where there was none.
+    pub fn cleared_ms(&self) -> i64 {
+        self.cleared_ms
     }
 
     /// When it was met.
@@ -369,9 +377,10 @@ impl Account {
         place as u8 + 1
     }
 
-    /// Closes the incident: what it accounted for must not open the next one.
-    pub fn close(&mut self) -> Option<Incident> {
+    /// Closes the incident as of `due_ms`: what it accounted for must not open the next one.
+    pub fn close(&mut self, due_ms: i64) -> Option<Incident> {
         self.windows.forgive();
+        self.cleared_ms = due_ms;
         self.incident.take()
     }
 

@@ -180,7 +180,7 @@ impl Shard {
     fn clear(&mut self, due_ms: i64, place: usize, out: &mut Vec<Alert>) {
         self.due.remove(&(due_ms, place as u32));
         let account = &mut self.accounts[place];
-        let Some(incident) = account.close() else { return };
+        let Some(incident) = account.close(due_ms) else { return };
         out.push(Alert {
             v: 1,
             id: incident::alert_id(&incident.id, AlertKind::Cleared),
@@ -212,7 +212,7 @@ impl Shard {
         let stratum = account.stratum();
         let t = verdict::threshold(&self.policy, stratum);
         let Some((weighed, severity)) = verdict::strongest(account, &self.policy, t) else { return };
-        let clock_ms = account.clock_ms();
+        let (clock_ms, cleared_ms) = (account.clock_ms(), account.cleared_ms());
         let kind = match &mut account.incident {
             Some(incident) => {
                 let before = incident.due_ms(self.policy.detect.quiet_s);
@@ -228,8 +228,12 @@ impl Shard {
                 incident.severity = severity;
                 AlertKind::Escalated
             }
+            // A written clear is final: what comes late cannot open an incident before it, let alone one with the old id.
+            None if clock_ms < cleared_ms => return,
             None => {
+                // What went out before the clear belongs to the incident that it closed.
                 let start_ms = i64::from(window::start_s(weighed.span_s, account.now_s())) * 1000;
+                let start_ms = start_ms.max(cleared_ms);
                 let incident = Incident {
                     id: incident::incident_id(account.name(), clock_ms).into(),
                     severity,
