@@ -194,7 +194,7 @@ impl Shard {
             pattern: incident.pattern,
             evidence: Vec::new(),
             relays: incident.totals.relays(account.relay_names()),
-            burst: Some(incident.totals.burst()),
+            burst: incident.totals.burst(),
             action: Action::None,
             by: self.policy.by.clone(),
         });
@@ -283,7 +283,7 @@ impl Shard {
             pattern,
             evidence,
             relays,
-            burst: Some(burst),
+            burst,
             action: match severity {
                 Severity::Warning => Action::Throttle,
                 Severity::Critical => Action::SuspendAccount,
