@@ -89,7 +89,8 @@ fn refusals(
     let suffices = |k: &u32| super::tail::beta_binomial(*k, answered, alpha, beta).min(t.refusals_max) >= needed;
     let limit = f64::from(if needed > 0.0 { (1..refused).find(suffices).unwrap_or(refused) } else { 0 });
     let text = format!(
-        "{refused} of {answered} recipients refused in {}; this account normally has {} among as many; {}",
+        "{refused} {} refused in {}; this account normally has {} among as many answers; {}",
+        if refused == 1 { "recipient" } else { "recipients" },
         span(weighed.span_s),
         number(expected),
         sufficed(limit)
