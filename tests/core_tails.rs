@@ -124,6 +124,7 @@ fn gamma_poisson_between_whole_counts() {
                     terms.push(term);
                 }
                 let exact = -n * x.log10() - terms.iter().rev().sum::<f64>().log10();
+                let exact = exact.min(DECADES_MAX);
                 check(gamma_poisson(n, w, f64::from(a), b), exact.max(0.0), 1e-9, &format!("n={n} w={w} a={a} b={b}"));
             }
         }
@@ -138,10 +139,7 @@ fn gamma_poisson_at_its_edges() {
     assert_eq!(gamma_poisson(5.0, 1.0, 1.0, 0.0), 0.0);
     // Beyond what doubles hold.
     assert_eq!(gamma_poisson(1e6, 0.02, 0.4, 2.25), DECADES_MAX);
-    for x in [f64::NAN, f64::INFINITY] {
-        let got = gamma_poisson(x, 1.0, 1.0, 1.0);
-        assert!((0.0..=DECADES_MAX).contains(&got), "{x}: {got}");
-    }
+    assert_eq!(gamma_poisson(f64::INFINITY, 1.0, 1.0, 1.0), DECADES_MAX);
 }
 
 #[test]
@@ -189,8 +187,8 @@ fn more_answers_than_are_summed_say_no_more_than_they_do() {
                 let (got, exact) = (beta_binomial(k, n, alpha, beta), beta_binomial_sum(k, n, alpha, beta));
                 let what = format!("{k} of {n}, {alpha} {beta}: {got} for {exact}");
                 assert!(got <= exact + 0.01, "{what}: more surprise");
-                // The posterior is so wide (30 answers at most) that more than 256 can hardly tell more.
-                assert!(got >= 0.5 * exact - 0.1, "{what}: much less surprise");
+                // No stratum gives refusals more than 5 decades; below 10 at most 15 % are lost.
+                assert!(got >= 0.85 * exact.min(10.0) - 0.05, "{what}: much less surprise");
             }
         }
     }
