@@ -80,7 +80,10 @@ fn detect(lines: &[&[u8]], policy: &Arc<Policy>, limits: &Limits) {
 
 fn group(c: &mut Criterion, name: &str, text: &[u8]) {
     let lines: Vec<&[u8]> = text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
-    let (policy, limits) = (Arc::new(Policy::new(Detect::default(), [7; 16], "bench".to_owned()).expect("the defaults are good")), Limits::default());
+    let (policy, limits) = (
+        Arc::new(Policy::new(Detect::default(), [7; 16], "bench".to_owned()).expect("the defaults are good")),
+        Limits::default(),
+    );
     let mut group = c.benchmark_group(name);
     group.throughput(Throughput::Elements(lines.len() as u64)).sample_size(10).measurement_time(Duration::from_secs(8));
     group.bench_function("ceiling: bare serde_json", |b| b.iter(|| bare(&lines)));

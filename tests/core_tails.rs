@@ -180,7 +180,7 @@ fn beta_binomial_is_the_exact_sum_far_into_the_tail() {
 /// Beyond 256 answers the numbers are scaled down: bounded work, and a little less surprise rather than more.
 #[test]
 fn more_answers_than_are_summed_say_no_more_than_they_do() {
-    for (alpha, beta) in [(0.5, 10.0), (1.43, 28.57), (10.0, 20.0), (0.1, 1.0)] {
+    for (alpha, beta) in [(0.5, 10.0), (1.43, 28.57), (10.0, 20.0), (20.0, 10.0)] {
         for n in [257_u32, 300, 512, 1_000, 5_000] {
             for percent in [1, 3, 5, 10, 20, 33, 50, 80, 100] {
                 let k = (n * percent / 100).max(1);

@@ -42,7 +42,7 @@ const ANSWERS_MAX: u32 = 256;
 /// Surprise of at least `refused` refusals among `answered` answers, the share of refusals having the posterior
 /// Beta(`alpha`, `beta`): the upper tail of the beta-binomial distribution, summed from its probability function
 /// C(n,k) B(k+alpha, n-k+beta) / B(alpha, beta). Relative error of the decades below 1e-8 up to 256 answers; beyond, at most
-/// 0.01 decades too many, and of the first ten decades at most 15 % and 0.05 too few.
+/// 0.01 decades too many, and (from a `beta` of 10 on) of the first ten decades at most 15 % and 0.05 too few.
 pub fn beta_binomial(refused: u32, answered: u32, alpha: f64, beta: f64) -> f64 {
     if refused == 0 || alpha <= 0.0 || beta <= 0.0 {
         return 0.0;
