@@ -381,7 +381,11 @@ impl Account {
     pub fn close(&mut self, due_ms: i64) -> Option<Incident> {
         self.windows.forgive();
         self.cleared_ms = due_ms;
-        self.incident.take()
+        let incident = self.incident.take();
+        if incident.as_ref().is_some_and(|i| i.severity == Severity::Critical) {
+            self.baseline.note_critical();
+        }
+        incident
     }
 
     /// Whether the account has been idle for so long that it counts as never met.
