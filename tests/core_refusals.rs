@@ -211,6 +211,7 @@ fn reputation_of_the_relay() {
             "5.0.0",
             "554-web.de (mxweb112) Nemesis ESMTP Service not available 554-No SMTP service 554 IP address is block listed.",
         ),
+        ("5.0.0", "550 We refuse mail from your IP."),
         // Filters
         ("5.0.0", "554 Blocked - see https://ipcheck.proofpoint.com/?ip=203.0.113.7"),
         (

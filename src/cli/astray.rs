@@ -1,80 +1,99 @@
 //! Stamps from nowhere: one event of 2100 in a file of 2024 must not move any clock, and needs no look at a clock to be told.
 
-use crate::event::{Event, Reject, Timestamp};
+use crate::event::{Event, Reject, Timestamp, encode};
 use crate::input::Place;
 
 /// An event this far from the ones around it is not believed unless the next one agrees, in milliseconds: a year and a day.
 const FAR_MS: i64 = 366 * 86_400_000;
 
-/// Holds back an event that jumps, and the very first one, until the next one agrees.
+/// Events held at once: two that disagree, so that the third can tell which of them is astray.
+const HELD_MAX: usize = 2;
+
+/// Holds back an event that jumps, and the very first one, until another one agrees.
 #[derive(Debug, Default)]
 pub(super) struct Astray {
     newest: Option<Timestamp>,
-    held: Option<(Event<'static>, Place)>,
+    held: Vec<(Event<'static>, Place)>,
 }
 
 /// What is to be done with an event.
 #[derive(Debug)]
 pub(super) enum Belief {
-    /// Nothing is held: pass it on.
+    /// Pass it on.
     Pass,
-    /// Pass on this one first.
-    Confirmed(Box<Event<'static>>),
-    /// The one that was held is rejected; pass this one on.
-    Rejected(Place, Reject),
-    /// It is held; it has been rejected, or the one held before it, where a reject is given.
-    Held(Option<(Place, Reject)>),
+    /// What is to be done with the ones that were held; then pass it on, unless it is held or rejected itself.
+    Settled(Box<Settled>),
+}
+
+/// What has become of held events.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// Believed after all: to be passed on first.
+    pub confirmed: Option<Event<'static>>,
+    /// Not believed: where, why, and the event as the contract writes it, for whoever wants to mend and replay it.
+    pub rejected: Vec<(Place, Reject, Vec<u8>)>,
+    /// Whether the event that was looked at is to be passed on.
+    pub pass: bool,
+}
+
+fn near(a: Timestamp, b: Timestamp) -> bool {
+    a.0.abs_diff(b.0) <= FAR_MS as u64
+}
+
+/// Empty where the contract has no form for it.
+fn record(event: &Event<'_>) -> Vec<u8> {
+    let mut line = Vec::new();
+    match encode(event, &mut line) {
+        Ok(()) => line.trim_ascii_end().to_vec(),
+        Err(_) => Vec::new(),
+    }
 }
 
 impl Astray {
-    /// Looks at the next event. `place` is asked for only where the event must be held.
+    /// Looks at the next event. `place` is asked for only where the event must be held or rejected.
     pub(super) fn look(&mut self, event: &Event<'_>, place: impl FnOnce() -> Place) -> Belief {
         let ts = event.ts;
-        let near = |a: Timestamp, b: Timestamp| a.0.abs_diff(b.0) <= FAR_MS as u64;
-        if self.held.is_none()
-            && let Some(newest) = self.newest
+        if let Some(newest) = self.newest
+            && near(ts, newest)
         {
-            if near(ts, newest) {
-                self.newest = Some(newest.max(ts));
-                return Belief::Pass;
-            }
-            if ts < newest {
-                return Belief::Held(Some((place(), Reject::Astray { ts, near: newest })));
-            }
-            self.held = Some((event.clone().into_owned(), place()));
-            return Belief::Held(None);
-        }
-        match self.held.take() {
-            Some((held, _)) if near(ts, held.ts) => {
-                self.newest = Some(held.ts.max(ts));
-                Belief::Confirmed(Box::new(held))
-            }
-            Some((held, at)) => {
-                let reject = Reject::Astray { ts: held.ts, near: ts };
-                match self.newest {
-                    Some(newest) if near(ts, newest) => {
-                        self.newest = Some(newest.max(ts));
-                        Belief::Rejected(at, reject)
-                    }
-                    _ => {
-                        self.held = Some((event.clone().into_owned(), place()));
-                        Belief::Held(Some((at, reject)))
-                    }
+            self.newest = Some(newest.max(ts));
+            return match self.held.is_empty() {
+                true => Belief::Pass,
+                false => {
+                    Belief::Settled(Box::new(Settled { confirmed: None, rejected: self.reject_held(ts), pass: true }))
                 }
-            }
-            None => {
-                self.held = Some((event.clone().into_owned(), place()));
-                Belief::Held(None)
-            }
+            };
         }
+        let mut settled = Settled::default();
+        if let Some(i) = self.held.iter().position(|(held, _)| near(held.ts, ts)) {
+            let (confirmed, _) = self.held.remove(i);
+            self.newest = Some(confirmed.ts.max(ts));
+            settled = Settled { rejected: self.reject_held(ts), confirmed: Some(confirmed), pass: true };
+        } else if let Some(newest) = self.newest.filter(|newest| ts < *newest) {
+            settled.rejected.push((place(), Reject::Astray { ts, near: newest }, record(event)));
+        } else {
+            if self.held.len() == HELD_MAX {
+                let (held, at) = self.held.remove(0);
+                settled.rejected.push((at, Reject::Astray { ts: held.ts, near: ts }, record(&held)));
+            }
+            self.held.push((event.clone().into_owned(), place()));
+        }
+        Belief::Settled(Box::new(settled))
+    }
+
+    fn reject_held(&mut self, near: Timestamp) -> Vec<(Place, Reject, Vec<u8>)> {
+        self.held.drain(..).map(|(held, at)| (at, Reject::Astray { ts: held.ts, near }, record(&held))).collect()
     }
 
     /// The end of the input: an only event is believed, a last one that jumps is not.
-    pub(super) fn finish(&mut self) -> Result<Option<Event<'static>>, (Place, Reject)> {
-        match (self.held.take(), self.newest) {
-            (Some((held, place)), Some(newest)) => Err((place, Reject::Astray { ts: held.ts, near: newest })),
-            (Some((held, _)), None) => Ok(Some(held)),
-            (None, _) => Ok(None),
+    pub(super) fn finish(&mut self) -> Settled {
+        match self.newest {
+            Some(newest) => Settled { rejected: self.reject_held(newest), ..Settled::default() },
+            None if self.held.is_empty() => Settled::default(),
+            None => {
+                let (confirmed, _) = self.held.remove(0);
+                Settled { rejected: self.reject_held(confirmed.ts), confirmed: Some(confirmed), pass: false }
+            }
         }
     }
 }
@@ -94,21 +113,18 @@ mod tests {
             let kind = Kind::Auth(Auth { client_ip: None, ok: true, method: None });
             let ts = Timestamp((y - 1970) * 365 * 86_400_000 + i as i64);
             let event = Event { ts, account: Some(Cow::Borrowed("a")), id: None, tenant: None, kind };
-            match astray.look(&event, || Place { source: "f".into(), line: i as u64 }) {
-                Belief::Pass => passed.push(year(ts)),
-                Belief::Confirmed(held) => passed.extend([year(held.ts), year(ts)]),
-                Belief::Rejected(place, why) => {
-                    reject(place, why);
-                    passed.push(year(ts));
-                }
-                Belief::Held(Some((place, why))) => reject(place, why),
-                Belief::Held(None) => {}
-            }
+            let place = || Place { source: "f".into(), line: i as u64 };
+            let settled = match astray.look(&event, place) {
+                Belief::Pass => Settled { pass: true, ..Settled::default() },
+                Belief::Settled(settled) => *settled,
+            };
+            settled.rejected.into_iter().for_each(|(place, why, _)| reject(place, why));
+            passed.extend(settled.confirmed.map(|h| year(h.ts)));
+            passed.extend(settled.pass.then(|| year(ts)));
         }
-        match astray.finish() {
-            Ok(held) => passed.extend(held.map(|h| year(h.ts))),
-            Err((place, why)) => reject(place, why),
-        }
+        let end = astray.finish();
+        passed.extend(end.confirmed.map(|h| year(h.ts)));
+        end.rejected.into_iter().for_each(|(place, why, _)| reject(place, why));
         (passed, rejected)
     }
 

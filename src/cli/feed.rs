@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::tz::TimeZone;
 
-use super::astray::{Astray, Belief};
+use super::astray::{Astray, Belief, Settled};
 use super::{Failure, usage};
 use crate::config::Config;
 use crate::event::{Decoded, Event, Reject, Timestamp, decode};
@@ -55,7 +55,7 @@ pub(super) struct Seen {
     pub unstamped: u64,
     pub cut: u64,
     /// By reason: how many, and the first of them.
-    pub rejects: BTreeMap<&'static str, (u64, Vec<(Place, String)>)>,
+    pub rejects: BTreeMap<&'static str, Rejected>,
     pub period: Option<(Timestamp, Timestamp)>,
     pub gaps: Vec<(Timestamp, Timestamp)>,
     pub gaps_more: u64,
@@ -64,6 +64,9 @@ pub(super) struct Seen {
     pub failures: Vec<input::Error>,
     newest: Option<Timestamp>,
 }
+
+/// Rejects of one reason: how many, and the first of them with what is wrong.
+pub(super) type Rejected = (u64, Vec<(Place, String)>);
 
 /// One source, after reading.
 #[derive(Debug)]
@@ -213,28 +216,27 @@ struct Gate<'a> {
 
 impl Gate<'_> {
     fn pass(&mut self, event: &Event<'_>, place: &dyn Fn() -> Place, seen: &mut Seen) {
-        let rejected = match self.astray.look(event, place) {
-            Belief::Pass => None,
-            Belief::Confirmed(held) => {
-                self.believed(&held, seen);
-                None
-            }
-            Belief::Rejected(at, reject) => Some((at, reject)),
-            Belief::Held(rejected) => {
-                if let Some((at, reject)) = rejected {
-                    self.reject(&reject, at, seen);
-                }
+        if let Belief::Settled(settled) = self.astray.look(event, place) {
+            let pass = settled.pass;
+            self.settle(*settled, seen);
+            if !pass {
                 return;
             }
-        };
-        if let Some((at, reject)) = rejected {
-            self.reject(&reject, at, seen);
         }
         self.believed(event, seen);
     }
 
-    fn reject(&mut self, reject: &Reject, at: Place, seen: &mut Seen) {
-        if let Err(failure) = seen.reject(reject, at, b"", self.rejects.as_deref_mut()) {
+    fn settle(&mut self, settled: Settled, seen: &mut Seen) {
+        for (at, reject, record) in settled.rejected {
+            self.reject(&reject, at, &record, seen);
+        }
+        if let Some(held) = settled.confirmed {
+            self.believed(&held, seen);
+        }
+    }
+
+    fn reject(&mut self, reject: &Reject, at: Place, record: &[u8], seen: &mut Seen) {
+        if let Err(failure) = seen.reject(reject, at, record, self.rejects.as_deref_mut()) {
             self.failed.get_or_insert(failure);
         }
     }
@@ -259,11 +261,8 @@ impl Gate<'_> {
     }
 
     fn finish(&mut self, seen: &mut Seen) -> Result<(), Failure> {
-        match self.astray.finish() {
-            Ok(None) => {}
-            Ok(Some(held)) => self.believed(&held, seen),
-            Err((at, reject)) => self.reject(&reject, at, seen),
-        }
+        let settled = self.astray.finish();
+        self.settle(settled, seen);
         self.check()
     }
 }

@@ -232,7 +232,7 @@ fn incident_part(t: &mut String, head: &str, style: Style, rows: &[&Row]) {
     }
     let _ = writeln!(t, "\n{style}{head}{style:#}: {}", count(rows.len() as u64, "incident"));
     let mut table = Table::new(&[
-        ("since", Align::Left),
+        ("flagged", Align::Left),
         ("account", Align::Left),
         ("so far", Align::Right),
         ("in all", Align::Right),

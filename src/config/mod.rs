@@ -214,8 +214,9 @@ fn check_keys(text: &str, name: &str, given: &DeTable<'_>, known: &toml::Table, 
 fn nearest<'a>(key: &str, known: &'a toml::Table) -> Option<&'a str> {
     known
         .keys()
-        .map(|k| (strsim::jaro_winkler(key, k), k.as_str()))
-        .filter(|(likeness, _)| *likeness >= 0.75)
+        // Jaro-Winkler knows cut and longer words, Damerau-Levenshtein letters in the wrong order.
+        .map(|k| (strsim::jaro_winkler(key, k).max(strsim::normalized_damerau_levenshtein(key, k) + 0.1), k.as_str()))
+        .filter(|(likeness, _)| *likeness >= 0.7)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, k)| k)
 }
@@ -274,7 +275,7 @@ mod tests {
         check("\n[detect]\nquiet = 3\n", "mailfuse.toml:3: unknown key `detect.quiet`; did you mean `detect.quiet_s`?");
         check(
             "[detect.thresholds.nwe]\nwarning = 3\n",
-            "mailfuse.toml:1: unknown key `detect.thresholds.nwe`; did you mean",
+            "mailfuse.toml:1: unknown key `detect.thresholds.nwe`; did you mean `detect.thresholds.new`?",
         );
         check("xyz = 1", "mailfuse.toml:1: unknown key `xyz`");
         check("[detect]\n\nquiet_s = \"long\"\n", "mailfuse.toml:3: `detect.quiet_s`: invalid type: string");

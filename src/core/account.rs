@@ -252,8 +252,7 @@ impl Account {
         };
         self.count(at_s, &what, policy);
         if let Some(relay) = &send.relay {
-            self.relays.note(prints.of(relay), at_s, oldest_s);
-            sent.relay = self.relay_place(relay);
+            sent.relay = self.note_relay(relay, at_s, oldest_s);
         }
         let new = sent.new;
         if new > 0 {
@@ -281,10 +280,7 @@ impl Account {
         let hash = prints.of_recipient(&outcome.rcpt);
         let new = self.contacts.learn(hash);
         let domain = domain(&outcome.rcpt);
-        let relay = outcome.relay.as_ref().map_or(0, |relay| {
-            self.relays.note(prints.of(relay), at_s, oldest_s);
-            self.relay_place(relay)
-        });
+        let relay = outcome.relay.as_ref().map_or(0, |relay| self.note_relay(relay, at_s, oldest_s));
         let key = outcome.queue_id.as_ref().map_or(0, |q| prints.of(q));
         let mut what = Counters {
             refused_quarters: quarters,
@@ -364,8 +360,8 @@ impl Account {
         self.networks.is_foreign(network, self.now_s())
     }
 
-    /// The place of a relay's name, plus one.
-    fn relay_place(&mut self, relay: &str) -> u8 {
+    /// Notes the use of a relay. Returns the place of its name, plus one.
+    fn note_relay(&mut self, relay: &str, at_s: u32, oldest_s: u32) -> u8 {
         let place = match self.relay_names.iter().position(|r| **r == *relay) {
             Some(place) => place,
             None if self.relay_names.len() < RELAYS_MAX => {
@@ -374,6 +370,8 @@ impl Account {
             }
             None => RELAYS_MAX - 1,
         };
+        // There are so few that they are always exact: the place will do for a hash.
+        self.relays.note((place as u64 + 1) << 32, at_s, oldest_s);
         place as u8 + 1
     }
 

@@ -28,8 +28,14 @@ impl Rate {
         self.shape / self.days * w
     }
 
-    /// Surprise of at least `n` in an exposure of `w` days, in decades.
+    /// Surprise of at least `n` in an exposure of `w` days, in decades. What lies within a standard deviation of the mean is none:
+    /// that is less than a decade, and nearly all days, which then cost no tail probability.
     pub fn surprise(self, n: f64, w: f64) -> f64 {
+        let mean = self.mean(w);
+        let deviation_squared = mean * (1.0 + w / self.days);
+        if n <= mean || (n - mean) * (n - mean) <= deviation_squared {
+            return 0.0;
+        }
         tail::gamma_poisson(n, w, self.shape, self.days)
     }
 
@@ -106,8 +112,7 @@ impl Baseline {
         };
         let clamp = |rate: Rate, seen: f64| {
             // The inverse is dear; nearly always the day is no surprise.
-            let usual = seen <= rate.mean(1.0) || rate.surprise(seen, 1.0) <= decades;
-            if usual { seen } else { rate.limit(decades, 1.0).min(seen) }
+            if rate.surprise(seen, 1.0) <= decades { seen } else { rate.limit(decades, 1.0).min(seen) }
         };
         let new = if new > 0.0 { clamp(self.new_rate(prior), new) } else { 0.0 };
         let volume = if volume > 0.0 { clamp(self.volume_rate(prior), volume) } else { 0.0 };

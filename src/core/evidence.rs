@@ -88,9 +88,9 @@ fn refusals(
     let needed = verdict::needed(weighed, t, severity, weighed.refusals, true);
     let suffices = |k: &u32| super::tail::beta_binomial(*k, answered, alpha, beta).min(t.refusals_max) >= needed;
     let limit = f64::from(if needed > 0.0 { (1..refused).find(suffices).unwrap_or(refused) } else { 0 });
+    let what = if refused == 1 { "refused recipient" } else { "refused recipients" };
     let text = format!(
-        "{refused} {} refused in {}; this account normally has {} among as many answers; {}",
-        if refused == 1 { "recipient" } else { "recipients" },
+        "{refused} {what} in {}; this account normally has {} among as many answers; {}",
         span(weighed.span_s),
         number(expected),
         sufficed(limit)

@@ -165,9 +165,11 @@ fn contains_code(text: &str, code: &str) -> bool {
     })
 }
 
-/// Whether `text` contains `word` (lower case), ASCII case ignored, without copying `text`.
+/// Whether `text` contains `word` (lower case), ASCII case ignored, without copying `text`. A space at the end of `word` stands
+/// for the end of a word.
 fn contains_folded(text: &str, word: &str) -> bool {
-    let (text, word) = (text.as_bytes(), word.as_bytes());
+    let (text, whole) = (text.as_bytes(), word.ends_with(' '));
+    let word = word.trim_end().as_bytes();
     let Some(&head) = word.first() else { return true };
     let mut from = 0;
     while let Some(at) = memchr::memchr2(head, head.to_ascii_uppercase(), &text[from..]) {
@@ -175,7 +177,9 @@ fn contains_folded(text: &str, word: &str) -> bool {
         if text.len() - at < word.len() {
             return false;
         }
-        if text[at..at + word.len()].eq_ignore_ascii_case(word) {
+        let end = at + word.len();
+        if text[at..end].eq_ignore_ascii_case(word) && !(whole && text.get(end).is_some_and(u8::is_ascii_alphanumeric))
+        {
             return true;
         }
         from = at + 1;

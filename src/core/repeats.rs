@@ -5,21 +5,15 @@ use serde::{Deserialize, Serialize};
 
 /// Ids kept at most; beyond them the span is halved until they fit.
 const KEPT_MAX: usize = 8192;
+/// In the stored form, the place of what is no id: no fingerprint is 0.
+const SWEEP_AT: u64 = 0;
 
 /// Hash of each id, with the second it was seen.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(from = "Stored", into = "Stored")]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<(u64, u32)>", into = "Vec<(u64, u32)>")]
 pub struct Repeats {
     seen: HashMap<u64, u32>,
-    /// Stored, because it decides which of the ids that count no more are still there.
-    sweep_at: u32,
-}
-
-/// The stored form: sorted, so that it does not depend on hash order.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    seen: Vec<(u64, u32)>,
-    sweep_at: u32,
+    sweep_at: usize,
 }
 
 impl Repeats {
@@ -28,7 +22,7 @@ impl Repeats {
         if self.seen.get(&id).is_some_and(|&s| at_s.abs_diff(s) <= span_s && now_s.saturating_sub(s) <= span_s) {
             return true;
         }
-        if self.seen.len() >= self.sweep_at.max(16) as usize {
+        if self.seen.len() >= self.sweep_at.max(16) {
             let mut span_s = span_s;
             self.seen.retain(|_, &mut s| now_s.saturating_sub(s) <= span_s);
             while self.seen.len() >= KEPT_MAX && span_s > 0 {
@@ -38,7 +32,7 @@ impl Repeats {
             if self.seen.len() >= KEPT_MAX {
                 self.seen.clear();
             }
-            self.sweep_at = (2 * self.seen.len()).min(KEPT_MAX) as u32;
+            self.sweep_at = (2 * self.seen.len()).min(KEPT_MAX);
         }
         self.seen.insert(id, at_s);
         false
@@ -50,16 +44,31 @@ impl Repeats {
     }
 }
 
-impl From<Stored> for Repeats {
-    fn from(stored: Stored) -> Self {
-        Self { sweep_at: stored.sweep_at.min(KEPT_MAX as u32), seen: stored.seen.into_iter().collect() }
+impl PartialEq for Repeats {
+    fn eq(&self, other: &Self) -> bool {
+        self.seen == other.seen && self.sweep_at == other.sweep_at
     }
 }
 
-impl From<Repeats> for Stored {
+impl From<Vec<(u64, u32)>> for Repeats {
+    /// Where the next sweep is not stored (older files), it is guessed: that changes what is kept for nothing, and little else.
+    fn from(stored: Vec<(u64, u32)>) -> Self {
+        let mut seen: HashMap<u64, u32> = stored.into_iter().collect();
+        let sweep_at = seen.remove(&SWEEP_AT).map(|at| at as usize);
+        Self { sweep_at: sweep_at.unwrap_or_else(|| (2 * seen.len()).min(KEPT_MAX)), seen }
+    }
+}
+
+impl From<Repeats> for Vec<(u64, u32)> {
+    /// Sorted, so that the stored form does not depend on hash order. With the next sweep, because it decides what is
+    /// still there, and where there are too many, what is a repeat.
     fn from(repeats: Repeats) -> Self {
-        let mut seen: Vec<_> = repeats.seen.into_iter().collect();
-        seen.sort_unstable();
-        Self { seen, sweep_at: repeats.sweep_at }
+        let mut stored: Self = repeats.seen.into_iter().collect();
+        // An account without ids, as most are in logs, takes no room.
+        if repeats.sweep_at > 0 || !stored.is_empty() {
+            stored.push((SWEEP_AT, repeats.sweep_at as u32));
+        }
+        stored.sort_unstable();
+        stored
     }
 }

@@ -83,14 +83,18 @@ pub fn seconds(ts_ms: i64) -> u32 {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Sends {
     sent: VecDeque<Sent>,
-    /// The number of `sent[0]` since the index was made. Not stored, as the index is not.
-    #[serde(skip)]
+    /// The number of `sent[0]` in the index. Stored as 0, because it depends on when the index was last made.
+    #[serde(serialize_with = "as_zero")]
     first: u32,
     /// Key to number; empty while there are few.
     #[serde(skip)]
     index: HashMap<u64, u32>,
     /// Sends since the last sweep: stored, because what is swept decides what the bound drops.
     unswept: u32,
+}
+
+fn as_zero<S: serde::Serializer>(_: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u32(0)
 }
 
 impl PartialEq for Sends {
@@ -103,7 +107,7 @@ impl Sends {
     /// Adds a send; the oldest makes room where `max` are alive.
     pub fn push(&mut self, sent: Sent, now_s: u32, longest_s: u32, max: usize) {
         self.unswept += 1;
-        if self.unswept >= 8 && self.unswept as usize * 2 >= self.sent.len() {
+        if self.unswept >= 32 && self.unswept as usize * 2 >= self.sent.len() {
             self.sweep(now_s, longest_s);
         }
         while self.sent.len() >= max {

@@ -40,6 +40,8 @@ pub struct Shard {
     prints: Fingerprint,
     /// When the first event of all history happened: a stored fact, the same for every shard.
     history_since: Timestamp,
+    /// Boxed, so that a growing shard of millions moves pointers and not accounts.
+    #[allow(clippy::vec_box)]
     accounts: Vec<Box<Account>>,
     /// Hash of the name to the place in `accounts`.
     places: HashTable<u32>,

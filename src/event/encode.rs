@@ -67,7 +67,7 @@ struct Line<'a> {
 
 /// Writes `event` as one JSON object, without a line end, behind what `out` already holds.
 ///
-/// [`decode`](super::decode) reads back the same event, as long as the event keeps what `decode` promises (a folded account,
+/// [`decode`](super::decode()) reads back the same event, as long as the event keeps what `decode` promises (a folded account,
 /// strings within the limits).
 ///
 /// # Errors

@@ -24,7 +24,7 @@ const ACCOUNT_BYTES_MAX: usize = 64 << 20;
 /// Why a state could not be saved or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Reading or writing failed; a checksum that does not match shows here too.
+    /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// Not such a file, or of a newer program.
@@ -33,11 +33,14 @@ pub enum Error {
         /// The beginning of the file.
         found: String,
     },
+    /// The stream ends too early or does not decode; the words are those of the decoder.
+    #[error("cut short or damaged ({0}): use another copy, or start without it")]
+    CutShort(String),
     /// A record cannot be read.
-    #[error("damaged: {0}")]
+    #[error("damaged: use another copy, or start without it")]
     Damaged(#[from] postcard::Error),
     /// A record is longer than any can be.
-    #[error("damaged: a record of {0} bytes")]
+    #[error("damaged (a record of {0} bytes): use another copy, or start without it")]
     TooLong(usize),
     /// Another fingerprint key.
     #[error(
@@ -137,7 +140,17 @@ pub fn load(path: &Path, policy: &Arc<Policy>) -> Result<Shard, Error> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn read(mut from: impl Read, policy: &Arc<Policy>) -> Result<Shard, Error> {
+pub fn read(from: impl Read, policy: &Arc<Policy>) -> Result<Shard, Error> {
+    read_from(from, policy).map_err(|e| match e {
+        // The decoder reports what it makes of the bytes as an error of the reader, a wrong checksum too.
+        Error::Io(e) if matches!(e.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::Other) => {
+            Error::CutShort(e.to_string())
+        }
+        e => e,
+    })
+}
+
+fn read_from(mut from: impl Read, policy: &Arc<Policy>) -> Result<Shard, Error> {
     let mut magic = Vec::new();
     from.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
     if magic != MAGIC {

@@ -7,7 +7,7 @@
 //! whichever half comes first waits, for a bounded time in bounded number:
 //!
 //! * delivery lines of a message whose account is not known are *held* at the message,
-//! * a hand-over whose other half is not known is kept as a [`HandOver`](super::hand_overs::HandOver).
+//! * a hand-over whose other half is not known is kept as a [`HandOver`].
 //!
 //! A relay that is surely ours (see [`Nodes::is_own`](super::nodes::Nodes::is_own)) is waited for. Any other host
 //! that replies `queued as` is believed to be ours only if a message of that id *and* that Message-ID is found in

@@ -1,0 +1,370 @@
+//! A verdict is a function of the account's own events: however many shards there are, however often it runs, and wherever the
+//! state was saved and loaded. And what is said keeps to the contract.
+
+#![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
+
+mod core_support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use core_support::{BEGIN_S, DAY_S, at, complaint, outcome, policy, send};
+use mailfuse::core::alert::{Alert, AlertKind, Severity, Signal};
+use mailfuse::core::policy::{Detect, Policy};
+use mailfuse::core::shard::Shard;
+use mailfuse::core::verdict;
+use mailfuse::event::{Event, Kind, Timestamp};
+use mailfuse::state;
+
+const ACCOUNTS: u64 = 60;
+const DAYS: i64 = 21;
+const SEED: u64 = 20_260_105;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn ms(&mut self, seconds: i64) -> i64 {
+        self.below(seconds as u64 * 1000) as i64
+    }
+}
+
+fn name(account: u64) -> String {
+    format!("user{account}@customer{}.example", account % 17)
+}
+
+/// Three weeks of accounts that write to colleagues and now and then to a stranger; every fifth is hijacked, every tenth twice.
+/// Events come up to 300 s late, and some of them again.
+fn stream() -> Vec<Event<'static>> {
+    let mut random = Random(SEED);
+    let mut events = Vec::new();
+    let mut message = |random: &mut Random, a: u64, ms: i64, ip: &str, rcpts: &[String], refused_in_100: u64| {
+        let account = name(a);
+        let queue_id = format!("Q{}", events.len());
+        // The send names the first host; the outcome knows which one talked to the outside.
+        let relay = format!("out-{}", random.below(4));
+        events.push(send(Timestamp(ms), &account, ip, &queue_id, if a % 3 == 0 { "gateway" } else { &relay }, rcpts));
+        for rcpt in rcpts {
+            let reply = match random.below(100) {
+                x if x < refused_in_100 => "550 5.1.1 user unknown",
+                x if x < refused_in_100 + 3 => "550 5.7.1 blocked using zen.spamhaus.org",
+                _ => "",
+            };
+            let later = ms + 500 + random.ms(40);
+            events.push(outcome(Timestamp(later), &account, &queue_id, &relay, rcpt, reply));
+        }
+        if refused_in_100 > 20 && random.below(25) == 0 {
+            events.push(complaint(Timestamp(ms + 60_000), &account));
+        }
+    };
+    for a in 0..ACCOUNTS {
+        // Some appear only later.
+        let first_day = if a % 7 == 3 { 9 } else { 0 };
+        for day in first_day..DAYS {
+            for _ in 0..2 + random.below(7) {
+                let ms = (BEGIN_S + day * DAY_S + 7 * 3600) * 1000 + random.ms(11 * 3600);
+                let mut rcpts = vec![format!("colleague{}@customer{}.example", random.below(9), a % 17)];
+                if random.below(12) == 0 {
+                    rcpts.push(format!("new{}@elsewhere.example", random.next()));
+                }
+                message(&mut random, a, ms, &format!("10.{a}.0.7"), &rcpts, 1);
+            }
+        }
+        let bursts = if a % 10 == 0 { 2 } else { u64::from(a % 5 == 0 || a % 7 == 3) };
+        for burst in 0..bursts {
+            let begin = (BEGIN_S + (11 + 5 * burst as i64) * DAY_S) * 1000 + random.ms(DAY_S);
+            // From slow to fast, from one foreign network to several, some from home.
+            let pause_s = [4, 30, 150][(a as usize / 5 + burst as usize) % 3];
+            let networks = a % 4;
+            let mut ms = begin;
+            for _ in 0..40 + random.below(120) {
+                ms += random.ms(2 * pause_s) + 1;
+                let foreign = format!("192.{}.3.4", 10 + a + random.below(networks.max(1)));
+                let ip = if networks == 0 { format!("10.{a}.0.7") } else { foreign };
+                let strangers: Vec<_> = (0..1 + random.below(4))
+                    .map(|_| format!("victim{}@far{}.example", random.next(), random.below(9)))
+                    .collect();
+                message(&mut random, a, ms, &ip, &strangers, if a % 15 == 5 { 0 } else { 30 });
+            }
+        }
+    }
+    let mut arrivals: Vec<(i64, u64, Event<'static>)> = Vec::new();
+    for (i, mut event) in events.into_iter().enumerate() {
+        if i % 3 != 0 {
+            event.id = Some(format!("e{i}").into());
+        }
+        let late = if random.below(3) == 0 { random.below(300_001) as i64 } else { 0 };
+        if i % 3 != 0 && random.below(25) == 0 {
+            arrivals.push((event.ts.0 + random.below(300_001) as i64, random.next(), event.clone()));
+        }
+        arrivals.push((event.ts.0 + late, random.next(), event));
+    }
+    arrivals.sort_by_key(|(ms, tie, _)| (*ms, *tie));
+    arrivals.into_iter().map(|(_, _, event)| event).collect()
+}
+
+/// What came of a stream: alerts of each account in their order, and the state at the end.
+#[derive(PartialEq)]
+struct Ran {
+    /// In the order in which they were written.
+    written: Vec<String>,
+    alerts: BTreeMap<String, Vec<String>>,
+    states: Vec<Vec<u8>>,
+    duplicates: usize,
+}
+
+/// FNV-1a: which shard an account goes to.
+fn hash(account: &str) -> u64 {
+    account.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3))
+}
+
+fn stored(shard: &Shard, policy: &Policy) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    state::write(&mut bytes, shard, policy).unwrap();
+    bytes
+}
+
+/// Puts the stream through `shards` shards; after as many events as `saves` say, all are saved and loaded.
+fn run(events: &[Event<'_>], policy: &Arc<Policy>, shards: usize, saves: &[usize]) -> Ran {
+    let since = events.iter().map(|e| e.ts).min_by_key(|t| t.0).unwrap();
+    let newest = events.iter().map(|e| e.ts).max_by_key(|t| t.0).unwrap();
+    let mut all: Vec<Shard> = (0..shards).map(|_| Shard::new(Arc::clone(policy), since)).collect();
+    let (mut out, mut duplicates) = (Vec::new(), 0);
+    for (i, event) in events.iter().enumerate() {
+        if saves.contains(&i) {
+            for shard in &mut all {
+                *shard = state::read(&stored(shard, policy)[..], policy).unwrap();
+            }
+        }
+        let shard = (hash(event.account.as_deref().unwrap()) % shards as u64) as usize;
+        duplicates += usize::from(all[shard].step(event, &mut out).duplicate);
+    }
+    for shard in &mut all {
+        shard.tick(newest, &mut out);
+    }
+    let mut alerts = BTreeMap::<String, Vec<String>>::new();
+    for alert in &out {
+        alerts.entry(alert.account.clone()).or_default().push(serde_json::to_string(alert).unwrap());
+    }
+    let written = out.iter().map(|a| serde_json::to_string(a).unwrap()).collect();
+    Ran { written, alerts, states: all.iter().map(|s| stored(s, policy)).collect(), duplicates }
+}
+
+/// The default policy, and one whose bounds are met again and again.
+fn policies() -> [(&'static str, Arc<Policy>); 2] {
+    let tight = Detect { sends_max: 40, repeat_s: 600, quiet_s: 3 * 3600, ..Detect::default() };
+    [("default", policy(Detect::default())), ("tight bounds", policy(tight))]
+}
+
+fn assert_same_alerts(what: &str, a: &Ran, b: &Ran) {
+    assert_eq!(a.alerts.keys().collect::<Vec<_>>(), b.alerts.keys().collect::<Vec<_>>(), "{what}");
+    for (account, alerts) in &a.alerts {
+        assert_eq!(alerts, &b.alerts[account], "{what}: {account}");
+    }
+}
+
+fn parsed(result: &Ran) -> Vec<Alert> {
+    result.alerts.values().flatten().map(|a| serde_json::from_str(a).unwrap()).collect()
+}
+
+/// Without this the tests below could hold because nothing happens.
+#[test]
+fn the_stream_has_what_it_is_made_for() {
+    let events = stream();
+    let mut newest_ms = i64::MIN;
+    let late = events.iter().map(|e| {
+        newest_ms = newest_ms.max(e.ts.0);
+        newest_ms - e.ts.0
+    });
+    assert!((290_000..=300_000).contains(&late.max().unwrap()));
+    for (what, policy) in policies() {
+        let result = run(&events, &policy, 1, &[]);
+        let alerts = parsed(&result);
+        let count = |kind| alerts.iter().filter(|a| a.kind == kind).count();
+        let kinds = [AlertKind::Flagged, AlertKind::Escalated, AlertKind::Cleared].map(count);
+        let first = |severity| alerts.iter().any(|a| a.kind == AlertKind::Flagged && a.severity == severity);
+        assert!(kinds[0] >= 15 && kinds[1] >= 3 && kinds[2] >= 10, "{what}: {kinds:?}");
+        assert!(first(Severity::Warning) && first(Severity::Critical), "{what}");
+        let signals: BTreeSet<Signal> = alerts.iter().flat_map(|a| &a.evidence).map(|e| e.signal).collect();
+        assert_eq!(signals.len(), 5, "{what}: {signals:?}");
+        assert!(result.duplicates > 50, "{what}: {} repeats", result.duplicates);
+        assert!(result.alerts.len() < ACCOUNTS as usize / 2, "{what}: the innocent are flagged");
+        let sends = events.iter().filter(|e| matches!(e.kind, Kind::Send(_))).count();
+        assert!(sends > 5_000, "{what}: {sends}");
+    }
+}
+
+#[test]
+fn alerts_do_not_depend_on_the_number_of_shards() {
+    let events = stream();
+    for (what, policy) in policies() {
+        let one = run(&events, &policy, 1, &[]);
+        for shards in [4, 12] {
+            assert_same_alerts(&format!("{what}, {shards} shards"), &one, &run(&events, &policy, shards, &[]));
+        }
+    }
+}
+
+#[test]
+fn two_runs_give_the_same_bytes() {
+    let events = stream();
+    for (what, policy) in policies() {
+        let (one, two) = (run(&events, &policy, 4, &[]), run(&events, &policy, 4, &[]));
+        assert_same_alerts(what, &one, &two);
+        assert!(one.written == two.written, "{what}: another order");
+        assert!(one.states == two.states, "{what}: the states differ");
+    }
+}
+
+#[test]
+fn saving_and_loading_in_between_changes_nothing() {
+    let events = stream();
+    let n = events.len();
+    for (what, policy) in policies() {
+        let whole = run(&events, &policy, 1, &[]);
+        // At odd places, in the thick of the bursts, and right before the end.
+        for saves in [[n / 5, n / 2 + 1, n * 4 / 5], [n * 11 / 20, n * 11 / 20 + 1, n * 3 / 4], [1, n * 13 / 20, n - 1]]
+        {
+            let broken = run(&events, &policy, 1, &saves);
+            assert_same_alerts(&format!("{what}, saved at {saves:?}"), &whole, &broken);
+            assert!(whole.written == broken.written, "{what}, saved at {saves:?}: another order");
+            assert_eq!(whole.duplicates, broken.duplicates, "{what}, saved at {saves:?}");
+            assert!(whole.states == broken.states, "{what}, saved at {saves:?}: the states differ");
+        }
+    }
+}
+
+/// Stamps of a log are whole seconds: many incidents end at one moment, and nothing may depend on who was met first.
+#[test]
+fn clears_of_one_moment_come_in_an_order_of_their_own() {
+    let policy = policy(Detect::default());
+    let mut events = Vec::new();
+    // Met in falling order of their names, flagged in the same seconds.
+    for i in 0..60 {
+        for a in (0..20).rev() {
+            let (ts, rcpts) = (at(BEGIN_S + 60 + i), [format!("stranger{a}.{i}@far.example")]);
+            events.push(send(ts, &format!("user{a:02}@customer.example"), "10.0.0.7", "", "out-1", &rcpts));
+        }
+    }
+    events.push(send(at(BEGIN_S + 2 * DAY_S), "other@customer.example", "", "", "", &["x@far.example".to_owned()]));
+    let whole = run(&events, &policy, 1, &[]);
+    let clears = whole.written.iter().filter(|a| a.contains("account.cleared")).count();
+    assert_eq!(clears, 20);
+    let saved = run(&events, &policy, 1, &[events.len() - 5]);
+    assert!(whole.written == saved.written, "another order after loading");
+}
+
+/// The tail probabilities cost; what is left out to save them must not change a verdict.
+#[test]
+fn no_shortcut_changes_a_verdict() {
+    let events = stream();
+    let policy = policy(Detect::default());
+    let (mut shard, mut out) = (Shard::new(Arc::clone(&policy), events[0].ts), Vec::new());
+    let (mut severe, mut looked) = (0, 0);
+    for (i, event) in events.iter().enumerate() {
+        shard.step(event, &mut out);
+        let account = shard.account(event.account.as_deref().unwrap()).unwrap();
+        if i % 5 != 0 && account.incident.is_none() {
+            continue;
+        }
+        let t = verdict::threshold(&policy, account.stratum());
+        let windows = (0..policy.spans.all_s().len())
+            .filter(|&w| policy.spans.all_s()[w] >= policy.detect.decide_from_s)
+            .map(|w| verdict::weigh(account, &policy, t, w));
+        let expected = windows.filter_map(|w| w.severity(t)).max();
+        let got = verdict::strongest(account, &policy, t).map(|(_, severity)| severity);
+        assert_eq!(got, expected, "event {i} of {}", account.name());
+        severe += usize::from(got.is_some());
+        looked += 1;
+    }
+    assert!(severe > 200 && looked > 2_000, "{severe} of {looked}");
+}
+
+#[test]
+fn an_incident_says_each_thing_once_and_in_order() {
+    let events = stream();
+    for (what, policy) in policies() {
+        let (mut ids, mut incidents) = (BTreeSet::new(), BTreeMap::<String, Vec<Alert>>::new());
+        for alert in parsed(&run(&events, &policy, 1, &[])) {
+            assert!(ids.insert(alert.id.clone()), "{what}: {} twice", alert.id);
+            incidents.entry(alert.incident.clone()).or_default().push(alert);
+        }
+        for (incident, alerts) in incidents {
+            if let [.., before, cleared] = &alerts[..]
+                && cleared.kind == AlertKind::Cleared
+            {
+                // A clear says what had been reached.
+                assert_eq!(cleared.severity, before.severity, "{what}: {incident}");
+                assert_eq!((cleared.score, cleared.pattern), (before.score, before.pattern), "{what}: {incident}");
+            }
+            let kinds: Vec<AlertKind> = alerts.iter().map(|a| a.kind).collect();
+            assert_eq!(kinds[0], AlertKind::Flagged, "{what}: {incident}");
+            assert!(kinds.windows(2).all(|k| k[0] < k[1]), "{what}: {incident}: {kinds:?}");
+            assert!(
+                alerts.windows(2).all(|a| a[0].account == a[1].account && a[0].ts.0 <= a[1].ts.0),
+                "{what}: {incident}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_alert_validates() {
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../schemas/alert.schema.json")).unwrap();
+    let schema = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+    let events = stream();
+    for (what, policy) in policies() {
+        for text in run(&events, &policy, 4, &[]).alerts.values().flatten() {
+            let errors: Vec<String> =
+                schema.iter_errors(&serde_json::from_str(text).unwrap()).map(|e| e.to_string()).collect();
+            assert!(errors.is_empty(), "{what}: {errors:?} in {text}");
+        }
+    }
+}
+
+/// The window in words, as the sentences have it.
+fn window_words(span_s: u32) -> String {
+    match span_s {
+        600 => "10 min".to_owned(),
+        3_600 => "1 h".to_owned(),
+        21_600 => "6 h".to_owned(),
+        86_400 => "1 d".to_owned(),
+        604_800 => "7 d".to_owned(),
+        other => panic!("a window of {other} s decides"),
+    }
+}
+
+#[test]
+fn every_number_of_a_sentence_is_a_field_beside_it() {
+    let events = stream();
+    for (what, policy) in policies() {
+        let mut numbers = 0;
+        for evidence in parsed(&run(&events, &policy, 1, &[])).iter().flat_map(|a| &a.evidence) {
+            let window = format!(" in {};", window_words(evidence.window_s));
+            assert_eq!(evidence.text.matches(&window).count(), 1, "{what}: {}", evidence.text);
+            let rest = evidence.text.replacen(&window, ";", 1);
+            for word in rest
+                .split(|c: char| !c.is_ascii_digit() && c != '.')
+                .filter(|w| w.contains(|c: char| c.is_ascii_digit()))
+            {
+                let number: f64 = word.trim_end_matches('.').parse().unwrap();
+                let fields = [evidence.observed, evidence.expected, evidence.limit];
+                assert!(fields.contains(&number), "{what}: {number} is none of {fields:?}: {}", evidence.text);
+                numbers += 1;
+            }
+        }
+        assert!(numbers > 100, "{what}: {numbers}");
+    }
+}
