@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -14,8 +16,8 @@ use jiff::tz::TimeZone;
 use super::astray::{Astray, Belief, Settled};
 use super::{Failure, usage};
 use crate::config::Config;
-use crate::event::{Decoded, Event, Reject, Timestamp, decode};
-use crate::input::{self, Format, Item, Lines, Place, Progress, Source};
+use crate::event::{Decoded, Event, Limits, Reject, Timestamp, decode};
+use crate::input::{self, Chunk, Format, Line, Lines, LinesOf, Place, Progress, Source, TooLong};
 use crate::logs::postfix::{Postfix, Stats as PostfixStats};
 use crate::logs::stamp::{Assumed, StampOptions, Stamper};
 
@@ -25,8 +27,11 @@ const GAP_MS: i64 = 3_600_000;
 const GAPS_MAX: usize = 20;
 /// Places kept for each reason of rejects.
 const SAMPLES_MAX: usize = 3;
-/// Lines between two looks at the progress bar.
-const PROGRESS_LINES: u64 = 4096;
+/// Runs of lines shorter than this are not worth a thread.
+const AHEAD_FROM_BYTES: usize = 32 << 10;
+/// Lines that are decoded at a time, and how many such chunks may wait.
+const AHEAD_LINES: usize = 64;
+const AHEAD_CHUNKS: usize = 16;
 
 /// How the sources are read.
 #[derive(Debug, Clone)]
@@ -120,46 +125,24 @@ pub(super) fn read(
     let mut seen = Seen::default();
     let mut bar = Bar::new(lines.progress(), title);
     let mut gate = Gate { reading, astray: Astray::default(), failed: None, each, rejects };
-    while let Some(item) = lines.next() {
-        let line = match item {
-            Item::Line(line) => line,
-            Item::TooLong(too_long) => {
-                seen.lines += 1;
-                let place = lines.place(too_long.source, too_long.number);
-                let reject = Reject::TooLong { what: "line", max: config.events.max_line_bytes };
-                seen.reject(&reject, place, b"", gate.rejects.as_deref_mut())?;
-                continue;
-            }
-            Item::Failed { error, .. } => {
-                seen.failures.push(error);
-                continue;
-            }
-        };
-        seen.lines += 1;
-        if seen.lines.is_multiple_of(PROGRESS_LINES) {
-            bar.show(&seen);
-        }
-        let (source, number) = (line.source, line.number);
-        let place = || Place { source: Arc::clone(&names[source]), line: number };
-        match formats[source] {
-            Some(Format::Postfix) => {
-                let Some(postfix) = &mut postfix else { continue };
-                let Some((ts, host)) = stampers[source].stamp(line.bytes) else {
-                    seen.unstamped += 1;
-                    continue;
-                };
-                postfix.push(ts, &line.bytes[host..], &mut |event| gate.pass(event, &place, &mut seen));
-            }
-            _ => match decode(line.bytes, &config.events, reading.not_after) {
-                Ok(Decoded::Event(event, cut)) => {
-                    seen.cut += u64::from(cut.any());
-                    gate.pass(&event, &place, &mut seen);
+    while let Some(chunk) = lines.next_chunk() {
+        match chunk {
+            Chunk::Lines(run) => {
+                bar.show(&seen);
+                let (source, name) = (run.source(), &names[run.source()]);
+                let place = |line: u64| Place { source: Arc::clone(name), line };
+                if let (Some(Format::Postfix), Some(postfix)) = (formats[source], &mut postfix) {
+                    read_postfix(run, config, postfix, &mut stampers[source], &mut gate, &mut seen, &place)?;
+                } else {
+                    read_events(run, config, &mut gate, &mut seen, &place)?;
                 }
-                Ok(Decoded::UnknownKind) => seen.unknown_kinds += 1,
-                Err(reject) => seen.reject(&reject, place(), line.bytes, gate.rejects.as_deref_mut())?,
-            },
+            }
+            Chunk::TooLong(line) => {
+                let place = Place { source: Arc::clone(&names[line.source]), line: line.number };
+                gate.too_long(place, config, &mut seen)?;
+            }
+            Chunk::Failed { error, .. } => seen.failures.push(error),
         }
-        gate.check()?;
     }
     if let Some(mut postfix) = postfix {
         let end = || Place { source: "the end of the logs".into(), line: 0 };
@@ -179,6 +162,98 @@ pub(super) fn read(
         });
     }
     Ok(seen)
+}
+
+fn read_postfix(
+    run: LinesOf<'_>,
+    config: &Config,
+    postfix: &mut Postfix,
+    stamper: &mut Stamper,
+    gate: &mut Gate<'_>,
+    seen: &mut Seen,
+    place: &dyn Fn(u64) -> Place,
+) -> Result<(), Failure> {
+    for line in run {
+        let line = match line {
+            Ok(line) => line,
+            Err(too_long) => {
+                gate.too_long(place(too_long.number), config, seen)?;
+                continue;
+            }
+        };
+        seen.lines += 1;
+        let Some((ts, host)) = stamper.stamp(line.bytes) else {
+            seen.unstamped += 1;
+            continue;
+        };
+        postfix.push(ts, &line.bytes[host..], &mut |event| gate.pass(event, &|| place(line.number), seen));
+        gate.check()?;
+    }
+    Ok(())
+}
+
+fn read_events(
+    run: LinesOf<'_>,
+    config: &Config,
+    gate: &mut Gate<'_>,
+    seen: &mut Seen,
+    place: &dyn Fn(u64) -> Place,
+) -> Result<(), Failure> {
+    let not_after = gate.reading.not_after;
+    decode_ahead(run, &config.events, not_after, &mut |line, decoded| {
+        let line = match line {
+            Ok(line) => line,
+            Err(too_long) => return gate.too_long(place(too_long.number), config, seen),
+        };
+        seen.lines += 1;
+        match decoded {
+            Some(Ok(Decoded::Event(event, cut))) => {
+                seen.cut += u64::from(cut.any());
+                gate.pass(&event, &|| place(line.number), seen);
+            }
+            Some(Ok(Decoded::UnknownKind)) => seen.unknown_kinds += 1,
+            Some(Err(reject)) => seen.reject(&reject, place(line.number), line.bytes, gate.rejects.as_deref_mut())?,
+            None => {}
+        }
+        gate.check()
+    })
+}
+
+/// A line, and what it is decoded to where it is not too long.
+type Ahead<'a> = (Result<Line<'a>, TooLong>, Option<Result<Decoded<'a>, Reject>>);
+
+/// Decodes the lines of a run, and gives them to `each` in their order. A thread decodes some lines ahead, so that decoding and
+/// detecting, which cost about the same, take a core each.
+fn decode_ahead<'a>(
+    run: LinesOf<'a>,
+    limits: &Limits,
+    not_after: Option<Timestamp>,
+    each: &mut dyn FnMut(Result<Line<'a>, TooLong>, Option<Result<Decoded<'a>, Reject>>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let one = |line: Result<Line<'a>, TooLong>| -> Ahead<'a> {
+        (line, line.ok().map(|line| decode(line.bytes, limits, not_after)))
+    };
+    if run.bytes() < AHEAD_FROM_BYTES {
+        return run.map(one).try_for_each(|(line, decoded)| each(line, decoded));
+    }
+    std::thread::scope(|scope| {
+        let (to, from) = sync_channel::<Vec<Ahead<'a>>>(AHEAD_CHUNKS);
+        let mut lines = run.clone();
+        let decoding = Builder::new().name("decode".to_owned()).spawn_scoped(scope, move || {
+            loop {
+                let chunk: Vec<_> = lines.by_ref().take(AHEAD_LINES).map(one).collect();
+                // Nobody listens any more where `each` has failed.
+                if chunk.is_empty() || to.send(chunk).is_err() {
+                    return;
+                }
+            }
+        });
+        match decoding {
+            Ok(_) => from.into_iter().flatten().try_for_each(|(line, decoded)| each(line, decoded)),
+            // No thread to be had: it goes without.
+            Err(_) => run.map(one).try_for_each(|(line, decoded)| each(line, decoded)),
+        }
+    })
 }
 
 fn open(sources: Vec<Source>, reading: &Reading, config: &Config) -> Result<Lines, Failure> {
@@ -215,6 +290,12 @@ struct Gate<'a> {
 }
 
 impl Gate<'_> {
+    fn too_long(&mut self, place: Place, config: &Config, seen: &mut Seen) -> Result<(), Failure> {
+        seen.lines += 1;
+        let reject = Reject::TooLong { what: "line", max: config.events.max_line_bytes };
+        seen.reject(&reject, place, b"", self.rejects.as_deref_mut())
+    }
+
     fn pass(&mut self, event: &Event<'_>, place: &dyn Fn() -> Place, seen: &mut Seen) {
         if let Belief::Settled(settled) = self.astray.look(event, place) {
             let pass = settled.pass;

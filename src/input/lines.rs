@@ -61,6 +61,70 @@ pub enum Item<'a> {
     },
 }
 
+/// What comes next, many lines at once.
+#[derive(Debug)]
+pub enum Chunk<'a> {
+    /// Lines of one source.
+    Lines(LinesOf<'a>),
+    /// As [`Item::TooLong`].
+    TooLong(TooLong),
+    /// As [`Item::Failed`].
+    Failed {
+        /// Index of the source.
+        source: usize,
+        /// What happened.
+        error: Error,
+    },
+}
+
+/// Lines of one source that follow each other; one over the bound is an error in its place.
+#[derive(Debug, Clone)]
+pub struct LinesOf<'a> {
+    source: usize,
+    number: u64,
+    rest: &'a [u8],
+    max_line: usize,
+}
+
+impl LinesOf<'_> {
+    /// Index of the source.
+    pub fn source(&self) -> usize {
+        self.source
+    }
+
+    /// Bytes that are left.
+    pub fn bytes(&self) -> usize {
+        self.rest.len()
+    }
+}
+
+impl<'a> Iterator for LinesOf<'a> {
+    type Item = Result<Line<'a>, TooLong>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            let (line, rest, len) = first_line(self.rest);
+            let (source, number) = (self.source, self.number);
+            self.rest = rest;
+            self.number += 1;
+            if line.len() > self.max_line {
+                return Some(Err(TooLong { source, number, bytes: len as u64 }));
+            }
+            if !line.is_empty() {
+                return Some(Ok(Line { source, number, bytes: line }));
+            }
+        }
+        None
+    }
+}
+
+/// The first line without its end, what follows it, and its length with a carriage return.
+fn first_line(text: &[u8]) -> (&[u8], &[u8], usize) {
+    let len = memchr::memchr(b'\n', text).unwrap_or(text.len());
+    let trimmed = len - usize::from(text[..len].last() == Some(&b'\r'));
+    (&text[..trimmed], &text[(len + 1).min(text.len())..], len)
+}
+
 /// A line that is not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
@@ -206,6 +270,24 @@ impl Lines {
         })
     }
 
+    /// What comes next, as [`Lines::next`], but with all lines of a source that follow each other at once: for who wants to
+    /// work on several of them. The two can be mixed.
+    pub fn next_chunk(&mut self) -> Option<Chunk<'_>> {
+        loop {
+            if self.left.start < self.left.end {
+                let Left { source, number, start, end } = std::mem::take(&mut self.left);
+                let rest = &self.batch.buf[start..end];
+                return Some(Chunk::Lines(LinesOf { source, number, rest, max_line: self.max_line }));
+            }
+            match self.next_run()? {
+                None => {}
+                Some(Step::TooLong(line)) => return Some(Chunk::TooLong(line)),
+                Some(Step::Failed { source, error }) => return Some(Chunk::Failed { source, error }),
+                Some(Step::Line { .. }) => unreachable!("a run of lines is in `left`"),
+            }
+        }
+    }
+
     /// What is known of the sources, in the order given.
     pub fn sources(&self) -> &[SourceInfo] {
         &self.infos
@@ -229,11 +311,10 @@ impl Lines {
     fn next_of_run(&mut self) -> Option<Step> {
         while self.left.start < self.left.end {
             let Left { source, number, start, end } = self.left;
-            let rest = &self.batch.buf[start..end];
-            let len = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
-            self.left.start = (start + len + 1).min(end);
+            let (line, rest, len) = first_line(&self.batch.buf[start..end]);
+            let trimmed = line.len();
+            self.left.start = end - rest.len();
             self.left.number += 1;
-            let trimmed = len - usize::from(rest[..len].last() == Some(&b'\r'));
             if trimmed > self.max_line {
                 return Some(Step::TooLong(TooLong { source, number, bytes: len as u64 }));
             }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub use detect::Format;
 pub use error::Error;
-pub use lines::{Item, Line, Lines, Options, Progress, TooLong};
+pub use lines::{Chunk, Item, Line, Lines, LinesOf, Options, Progress, TooLong};
 pub use merge::Stamp;
 pub use open::{Compression, Facts, Source, SourceInfo};
 pub use spool::Spool;
