@@ -6,6 +6,7 @@
 mod core_support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::sync::Arc;
 
 use core_support::{BEGIN_S, DAY_S, at, complaint, outcome, policy, send};
@@ -14,6 +15,8 @@ use mailfuse::core::policy::{Detect, Policy};
 use mailfuse::core::shard::Shard;
 use mailfuse::core::verdict;
 use mailfuse::event::{Event, Kind, Timestamp};
+use mailfuse::logs::postfix::{Options, Postfix};
+use mailfuse::logs::stamp::{StampOptions, Stamper};
 use mailfuse::state;
 
 const ACCOUNTS: u64 = 60;
@@ -65,7 +68,7 @@ fn stream() -> Vec<Event<'static>> {
             let later = ms + 500 + random.ms(40);
             events.push(outcome(Timestamp(later), &account, &queue_id, &relay, rcpt, reply));
         }
-        if refused_in_100 > 20 && random.below(25) == 0 {
+        if refused_in_100 > 20 && events.len() % 12 == 0 {
             events.push(complaint(Timestamp(ms + 60_000), &account));
         }
     };
@@ -106,7 +109,7 @@ fn stream() -> Vec<Event<'static>> {
             event.id = Some(format!("e{i}").into());
         }
         let late = if random.below(3) == 0 { random.below(300_001) as i64 } else { 0 };
-        if i % 3 != 0 && random.below(25) == 0 {
+        if i % 3 != 0 && random.below(40) == 0 {
             arrivals.push((event.ts.0 + random.below(300_001) as i64, random.next(), event.clone()));
         }
         arrivals.push((event.ts.0 + late, random.next(), event));
@@ -244,6 +247,37 @@ fn saving_and_loading_in_between_changes_nothing() {
             assert!(whole.states == broken.states, "{what}, saved at {saves:?}: the states differ");
         }
     }
+}
+
+/// A real provider's day. Where the log is missing the test fails under CI and is skipped elsewhere.
+#[test]
+fn a_real_day_does_not_depend_on_shards_and_restores() {
+    const NAME: &str = "jino-2012-07-10.pseudo.maillog.gz";
+    let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/logs")).join(NAME);
+    if !path.exists() {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{} is missing", path.display());
+        eprintln!("skipped: {} is missing", path.display());
+        return;
+    }
+    let mut log = Vec::new();
+    flate2::read::GzDecoder::new(&std::fs::read(path).unwrap()[..]).read_to_end(&mut log).unwrap();
+    let mut stamper = Stamper::new(StampOptions { file_name: Some(NAME), ..StampOptions::default() });
+    let (mut postfix, mut events) = (Postfix::new(Options::default()), Vec::new());
+    for line in log.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+        let (ts, host) = stamper.stamp(line).unwrap();
+        postfix.push(ts, &line[host..], &mut |event| events.push(event.clone().into_owned()));
+    }
+    postfix.finish(&mut |event| events.push(event.clone().into_owned()));
+    events.retain(|event| event.account.is_some());
+    let policy = policy(Detect::default());
+    let one = run(&events, &policy, 1, &[]);
+    assert!(one.written.len() >= 3, "{:?}", one.written);
+    for shards in [4, 12] {
+        assert_same_alerts(&format!("{shards} shards"), &one, &run(&events, &policy, shards, &[]));
+    }
+    let n = events.len();
+    let saved = run(&events, &policy, 1, &[n / 3, n * 2 / 3, n - 1]);
+    assert!(one.written == saved.written && one.states == saved.states, "saving left a trace");
 }
 
 /// Stamps of a log are whole seconds: many incidents end at one moment, and nothing may depend on who was met first.
