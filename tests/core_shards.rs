@@ -68,7 +68,7 @@ fn stream() -> Vec<Event<'static>> {
             let later = ms + 500 + random.ms(40);
             events.push(outcome(Timestamp(later), &account, &queue_id, &relay, rcpt, reply));
         }
-        if refused_in_100 > 20 && events.len() % 12 == 0 {
+        if refused_in_100 > 20 && events.len().is_multiple_of(12) {
             events.push(complaint(Timestamp(ms + 60_000), &account));
         }
     };
