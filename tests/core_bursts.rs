@@ -46,8 +46,13 @@ fn with_a_past() -> Detector {
 
 /// A message to one stranger every ten seconds, from changing networks, every third one refused.
 fn burst(d: &mut Detector, begin_s: i64, messages: i64, ips: &[&str]) {
+    paced_burst(d, begin_s, 10, messages, ips);
+}
+
+fn paced_burst(d: &mut Detector, begin_s: i64, pause_s: i64, messages: i64, ips: &[&str]) {
     for i in 0..messages {
-        let (ts, queue_id, rcpt) = (begin_s + 10 * i, format!("B{begin_s}.{i}"), stranger(&begin_s.to_string(), i));
+        let (ts, queue_id, rcpt) =
+            (begin_s + pause_s * i, format!("B{begin_s}.{i}"), stranger(&begin_s.to_string(), i));
         let ip = ips[i as usize % ips.len()];
         d.step(&send(at(ts), WHO, ip, &queue_id, "out-1", std::slice::from_ref(&rcpt)));
         let reply = if i % 3 == 0 { UNKNOWN_USER } else { "" };
@@ -64,14 +69,19 @@ fn said(d: &Detector) -> Vec<(AlertKind, Severity)> {
 fn a_second_burst_is_counted_from_the_clear_on() {
     let mut d = with_a_past();
     burst(&mut d, DAY_21_S, 40, &AWAY);
-    // Thirteen hours later, so that the first is within 24 h.
-    burst(&mut d, DAY_21_S + 13 * HOUR_S, 40, &["100.64.0.9", "172.20.0.1"]);
+    // Thirteen hours later, and so slowly that only the window of 24 h, which holds the first, sees much of it.
+    paced_burst(&mut d, DAY_21_S + 13 * HOUR_S, 900, 40, &["100.64.0.9", "172.20.0.1"]);
     d.tick(DAY_21_S + 3 * DAY_S);
     let of = |kind| d.alerts.iter().filter(|a| a.kind == kind).collect::<Vec<&Alert>>();
     let (flags, clears) = (of(AlertKind::Flagged), of(AlertKind::Cleared));
     assert_eq!((flags.len(), clears.len()), (2, 2), "{:?}", said(&d));
     assert_ne!(flags[0].incident, flags[1].incident);
     assert!(flags[1].ts > clears[0].ts);
+    let window_s = i64::from(flags[1].evidence[0].window_s);
+    assert!(
+        flags[1].ts.0 / 1000 - window_s * 11 / 12 < DAY_21_S,
+        "the first burst is out of the window of {window_s} s"
+    );
     for clear in clears {
         let burst = clear.burst.as_ref().unwrap();
         assert_eq!((burst.messages, burst.recipients, burst.new_recipients, burst.bounced), (40, 40, 40, 14));

@@ -300,30 +300,58 @@ fn clears_of_one_moment_come_in_an_order_of_their_own() {
     assert!(whole.written == saved.written, "another order after loading");
 }
 
-/// The tail probabilities cost; what is left out to save them must not change a verdict.
+/// Small doings of every kind, by accounts with a past: few strangers or more, taken or refused, from home or not, complained
+/// about or not.
+fn small_doings() -> Vec<Event<'static>> {
+    let mut random = Random(SEED);
+    let mut events = Vec::new();
+    for round in 0..4 {
+        for a in 0..ACCOUNTS {
+            let (strangers, refused_in_100) = (1 + random.below(16), 25 * random.below(5));
+            let (networks, complaints) = (random.below(4), random.below(8).saturating_sub(4));
+            let begin_ms = (BEGIN_S + (DAYS + 8 * round) * DAY_S + 60 * a as i64) * 1000;
+            for i in 0..strangers {
+                let ms = begin_ms + i as i64 * 1000;
+                let home = format!("10.{a}.0.7");
+                let ip = if networks == 0 {
+                    home
+                } else {
+                    format!("172.{}.0.7", round * 60 + random.below(networks) as i64)
+                };
+                let (queue_id, rcpt) = (format!("S{round}.{a}.{i}"), format!("small{}@far.example", random.next()));
+                events.push(send(Timestamp(ms), &name(a), &ip, &queue_id, "", std::slice::from_ref(&rcpt)));
+                let reply = if random.below(100) < refused_in_100 { "550 5.1.1 user unknown" } else { "" };
+                events.push(outcome(Timestamp(ms + 500), &name(a), &queue_id, "", &rcpt, reply));
+            }
+            events.extend((0..complaints).map(|i| complaint(Timestamp(begin_ms + 30_000 + i as i64), &name(a))));
+        }
+    }
+    events
+}
+
+/// Tail probabilities cost; what is left out to save them must not change a verdict.
 #[test]
 fn no_shortcut_changes_a_verdict() {
-    let events = stream();
     let policy = policy(Detect::default());
+    let (mut severe, mut barely, mut looked) = (0, 0, 0);
+    let events: Vec<Event<'static>> = stream().into_iter().chain(small_doings()).collect();
     let (mut shard, mut out) = (Shard::new(Arc::clone(&policy), events[0].ts), Vec::new());
-    let (mut severe, mut looked) = (0, 0);
     for (i, event) in events.iter().enumerate() {
         shard.step(event, &mut out);
         let account = shard.account(event.account.as_deref().unwrap()).unwrap();
-        if i % 5 != 0 && account.incident.is_none() {
-            continue;
-        }
         let t = verdict::threshold(&policy, account.stratum());
         let windows = (0..policy.spans.all_s().len())
             .filter(|&w| policy.spans.all_s()[w] >= policy.detect.decide_from_s)
             .map(|w| verdict::weigh(account, &policy, t, w));
-        let expected = windows.filter_map(|w| w.severity(t)).max();
+        let expected = windows.filter_map(|w| Some((w.severity(t)?, w.new_raw))).max_by(|a, b| a.0.cmp(&b.0));
         let got = verdict::strongest(account, &policy, t).map(|(_, severity)| severity);
-        assert_eq!(got, expected, "event {i} of {}", account.name());
+        assert_eq!(got, expected.map(|e| e.0), "event {i} of {}", account.name());
         severe += usize::from(got.is_some());
+        barely += usize::from(expected.is_some_and(|e| e.1 < 3.0));
         looked += 1;
     }
-    assert!(severe > 200 && looked > 2_000, "{severe} of {looked}");
+    // Also where few strangers, refused and from elsewhere, amount to something.
+    assert!(severe > 200 && barely > 20, "{severe}, {barely} of {looked}");
 }
 
 #[test]
