@@ -89,6 +89,12 @@ fn explain_tells_why_and_why_not() {
 }
 
 #[test]
+fn a_relays_log_alone_says_what_is_missing() {
+    let ran = mailfuse(&["replay", "--year", "2026", &format!("{HOPS}/out-1.log"), "--alerts", "/dev/null"]);
+    ran.ok().says("add the logs of the host where customers log in");
+}
+
+#[test]
 fn find_names_the_account_behind_everything_an_analyst_may_have() {
     let truth = truth();
     let hijacked = field(&truth["hijacked"], "account");
@@ -118,6 +124,13 @@ fn find_names_the_account_behind_everything_an_analyst_may_have() {
     check(field(spam, "message_id"), "Message-ID", true);
     check(field(spam, "message_id").trim_matches(['<', '>']), "Message-ID", true);
     check(&recipient, "recipient", true);
+    // What a complaint shows is the relay's id: as the submission host was told it, "queued as ID".
+    let on_relay = {
+        let log = std::fs::read_to_string(Path::new(HOPS).join("submit-1.log")).unwrap();
+        let line = log.lines().find(|l| l.contains(field(spam, "queue_id")) && l.contains("queued as ")).unwrap();
+        line.split("queued as ").nth(1).unwrap().trim_end_matches(')').to_owned()
+    };
+    check(&on_relay, "queue id on the relay", true);
     let nobody = desk(&["--find", "192.0.2.255"]);
     assert!(nobody.text().starts_with("192.0.2.255: behind no account of these logs"), "{}", nobody.text());
 }

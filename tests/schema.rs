@@ -196,7 +196,7 @@ fn allowed() -> impl Strategy<Value = Value> {
         fields
     };
     let status = prop_oneof!["delivered", "bounced", "deferred", "rejected", "expired"].prop_map(Value::from);
-    let mut outcome = strings(&["relay", "queue_id", "dsn", "reply"]);
+    let mut outcome = strings(&["relay", "queue_id", "relay_queue_id", "dsn", "reply"]);
     outcome.extend([there("account", account()), there("rcpt", "\\PC{0,256}".prop_map(Value::from))]);
     outcome.extend([there("status", status), there("kind", Just("outcome".into())), maybe("rcpts", anything())]);
     let mut complaint = strings(&["rcpt", "feedback_type"]);
@@ -270,7 +270,7 @@ fn outcome() -> impl Strategy<Value = Kind<'static>> {
         Just(Status::Expired)
     ];
     (name(), string(), status, name(), name(), name()).prop_map(|(relay, rcpt, status, dsn, reply, queue_id)| {
-        Kind::Outcome(Outcome { relay, rcpt, status, dsn, reply, queue_id })
+        Kind::Outcome(Outcome { relay, rcpt, status, dsn, reply, relay_queue_id: queue_id.clone(), queue_id })
     })
 }
 

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use jiff::tz::TimeZone;
 
 use super::feed::{self, Reading};
 use super::table::{Align, Table, thousands};
@@ -35,6 +34,12 @@ pub(super) struct Arguments {
     /// A file of accounts to leave out, one a line
     #[arg(long, value_name = "FILE")]
     except: Option<PathBuf>,
+    /// Year of each file's first line where stamps have none, as for `replay`
+    #[arg(long, value_name = "YEAR", value_parser = clap::value_parser!(i16).range(1970..=2100))]
+    year: Option<i16>,
+    /// Zone of stamps that name none, as Europe/Berlin
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    tz: String,
     /// False critical flags for 1,000 account-days that are acceptable; warnings may be ten times as many
     #[arg(long, default_value_t = 0.02)]
     budget: f64,
@@ -81,9 +86,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let reading = Reading {
         format: None,
-        year: None,
-        zone: TimeZone::UTC,
-        zone_name: "UTC".to_owned(),
+        year: arguments.year,
+        zone: feed::zone(&arguments.tz)?,
+        zone_name: arguments.tz.clone(),
         since: None,
         until: None,
         not_after: None,
@@ -167,6 +172,14 @@ impl Measured {
             "\n# For {budget} false critical flags a 1,000 account-days over all {} (in force: see the comment)",
             thousands(days)
         )?;
+        let enough = (1.0 / budget.max(1e-9) * 1000.0) as u64;
+        if days < enough {
+            writeln!(
+                out,
+                "# Caution: so few account-days cannot show a budget like that; it takes {} and more. Keep the defaults.",
+                thousands(enough)
+            )?;
+        }
         for (stratum, reached) in &self.strata {
             let t = verdict::threshold(policy, *stratum);
             // Half of the budget for each of the two ways to become critical.

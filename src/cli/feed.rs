@@ -9,7 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::tz::TimeZone;
 
@@ -45,6 +45,12 @@ pub(super) struct Reading {
     pub not_after: Option<Timestamp>,
     /// Compute the SHA-256 of the sources.
     pub hash: bool,
+}
+
+/// A zone by its IANA name.
+pub(super) fn zone(name: &str) -> Result<TimeZone, Failure> {
+    TimeZone::get(name)
+        .map_err(|_| usage(anyhow!("--tz {name}: no such zone; it is a name of the IANA database, as Europe/Berlin")))
 }
 
 /// What reading showed.

@@ -92,6 +92,8 @@ impl Finder {
             Kind::Outcome(outcome) => {
                 if exact(&outcome.queue_id) {
                     Some("queue id")
+                } else if exact(&outcome.relay_queue_id) {
+                    Some("queue id on the relay")
                 } else if folded(Some(&outcome.rcpt)) {
                     Some("recipient")
                 } else {

@@ -164,9 +164,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn reading(arguments: &Arguments) -> Result<Reading, Failure> {
-    let zone = TimeZone::get(&arguments.tz).map_err(|_| {
-        usage(anyhow!("--tz {}: no such zone; it is a name of the IANA database, as Europe/Berlin", arguments.tz))
-    })?;
+    let zone = feed::zone(&arguments.tz)?;
     let time = |option: &str, text: &Option<String>| match text {
         None => Ok(None),
         Some(text) => parse_time(text, &zone)
@@ -390,7 +388,11 @@ fn give(
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let what = || format!("{}: cannot be written", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(what)?;
+    // Readable as any file that a program writes: it is made to be shared.
+    let mut make = tempfile::Builder::new();
+    #[cfg(unix)]
+    make.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = make.tempfile_in(folder).with_context(what)?;
     file.write_all(bytes).with_context(what)?;
     file.persist(path).with_context(what)?;
     Ok(())

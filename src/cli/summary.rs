@@ -141,7 +141,13 @@ fn text(seen: &Seen, reading: &Reading, policy: &Policy, shard: &Shard, incident
     let warning: Vec<&Row> = incidents.rows.iter().filter(|r| r.severity == Severity::Warning).collect();
     let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
-    if incidents.rows.is_empty() {
+    let nobody = seen.postfix.as_ref().is_some_and(|p| p.sends == 0 && p.messages_without_account > 0);
+    if nobody {
+        let _ = writeln!(
+            t,
+            "\nNo message of these logs names an account (sasl_username): add the logs of the host where customers log in."
+        );
+    } else if incidents.rows.is_empty() {
         let _ = writeln!(t, "\nNo account was flagged. `--explain ACCOUNT` shows how near one came.");
     }
     incident_part(&mut t, "CRITICAL, stop the account", red, &critical);
@@ -169,6 +175,10 @@ fn read_part(t: &mut String, seen: &Seen, reading: &Reading, policy: &Policy) {
 
 fn what_part(t: &mut String, seen: &Seen, shard: &Shard) {
     let _ = write!(t, "Events    {} of {}", thousands(seen.events), count(shard.accounts() as u64, "account"));
+    if shard.accounts() > 0 {
+        let bytes = shard.all().map(|a| a.bytes()).sum::<usize>() / shard.accounts();
+        let _ = write!(t, ", {} bytes of memory each", thousands(bytes as u64));
+    }
     if seen.outside > 0 {
         let _ = write!(t, "; {} outside --since and --until", thousands(seen.outside));
     }

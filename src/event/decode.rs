@@ -162,6 +162,7 @@ impl Checker<'_> {
             dsn: self.words("dsn", w.dsn)?,
             reply: self.words("reply", w.reply)?,
             queue_id: self.name("queue_id", w.queue_id)?,
+            relay_queue_id: self.name("relay_queue_id", w.relay_queue_id)?,
         })
     }
 

@@ -40,6 +40,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    relay_queue_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     mail_from: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<&'a str>,
@@ -136,6 +138,7 @@ fn outcome<'a>(o: &'a Outcome<'_>) -> Line<'a> {
         kind: "outcome",
         relay: o.relay.as_deref(),
         queue_id: o.queue_id.as_deref(),
+        relay_queue_id: o.relay_queue_id.as_deref(),
         rcpt: Some(&o.rcpt),
         status: Some(o.status),
         dsn: o.dsn.as_deref(),

@@ -95,6 +95,8 @@ pub struct Outcome<'a> {
     pub reply: Option<Cow<'a, str>>,
     /// Ties this outcome to its send, within the account.
     pub queue_id: Option<Cow<'a, str>>,
+    /// The id on the relay, where the message crossed hosts: what the relay's own log and `Received` lines show.
+    pub relay_queue_id: Option<Cow<'a, str>>,
 }
 
 /// How the delivery to one recipient stands.
@@ -178,6 +180,7 @@ impl Event<'_> {
                     dsn: owned(o.dsn),
                     reply: owned(o.reply),
                     queue_id: owned(o.queue_id),
+                    relay_queue_id: owned(o.relay_queue_id),
                 }),
                 Kind::Complaint(c) => {
                     Kind::Complaint(Complaint { rcpt: owned(c.rcpt), feedback_type: owned(c.feedback_type) })

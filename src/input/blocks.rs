@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use super::open::Stream;
 
 /// Bytes read before a block is passed on, unless one line is longer.
-pub(super) const BLOCK_BYTES: usize = 256 << 10;
+pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
 /// What comes next in a stream.
 pub(super) enum Piece {

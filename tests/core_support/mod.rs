@@ -53,7 +53,7 @@ pub fn outcome(ts: Timestamp, account: &str, queue_id: &str, relay: &str, rcpt: 
     let dsn = reply.split(' ').nth(1).filter(|d| d.matches('.').count() == 2);
     let (relay, rcpt) = (text(relay), Cow::Owned(rcpt.to_owned()));
     let (dsn, reply, queue_id) = (text(dsn.unwrap_or("")), text(reply), text(queue_id));
-    event(ts, account, Kind::Outcome(Outcome { relay, rcpt, status, dsn, reply, queue_id }))
+    event(ts, account, Kind::Outcome(Outcome { relay, rcpt, status, dsn, reply, queue_id, relay_queue_id: None }))
 }
 
 pub fn complaint(ts: Timestamp, account: &str) -> Event<'static> {

@@ -249,6 +249,7 @@ pub fn outcome(
             dsn: None,
             reply: Some(reply.to_owned().into()),
             queue_id: Some(qid.to_owned().into()),
+            relay_queue_id: None,
         }),
     }
 }

@@ -156,11 +156,7 @@ impl Postfix {
         let open = std::mem::take(&mut self.table.get_mut(slot).open);
         self.open_total -= open.len();
         let m = self.table.get(slot);
-        let to = To {
-            account: &m.account,
-            queue_id: Some(m.first_id.as_str()),
-            relay: self.nodes.outcome_relay(node, b"none"),
-        };
+        let to = To::message(m, self.nodes.outcome_relay(node, b"none"));
         for rcpt in &open {
             self.stats.count(Status::Expired);
             sink(&outcome_event(ts, to, rcpt, Status::Expired, b"", b"expired, returned to sender"));
@@ -212,7 +208,7 @@ impl Postfix {
         if !(1..=RCPT_LEN_MAX).contains(&reject.rcpt.len()) {
             return;
         }
-        let to = To { account, queue_id, relay: None };
+        let to = To { account, queue_id, relay_queue_id: None, relay: None };
         self.stats.count(status);
         sink(&outcome_event(ts, to, reject.rcpt, status, reject.dsn, reject.reply));
     }

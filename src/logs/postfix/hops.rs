@@ -71,7 +71,7 @@ impl Postfix {
         // A mailbox on the host itself is not outside.
         let here = status == Status::Delivered && !is_remote(delivery.relay);
         let relay = if here { None } else { self.nodes.outcome_relay(node, delivery.relay) };
-        let to = To { account: &m.account, queue_id: Some(m.first_id.as_str()), relay };
+        let to = To::message(m, relay);
         self.stats.count(status);
         sink(&outcome_event(ts, to, delivery.rcpt, status, delivery.dsn, delivery.reply));
     }
@@ -270,7 +270,7 @@ impl Postfix {
         held: &[(i64, Box<[u8]>)],
         sink: &mut impl FnMut(&Event<'_>),
     ) {
-        let to = To { account: &origin.account, queue_id: Some(origin.first_id.as_str()), relay };
+        let to = To { account: &origin.account, queue_id: Some(origin.first_id.as_str()), relay_queue_id: None, relay };
         for (ts, line) in held {
             if let Some(d) = line::delivery(line) {
                 self.stats.count(Status::Delivered);

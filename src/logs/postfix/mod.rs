@@ -285,7 +285,16 @@ fn auth_event<'a>(ts: i64, account: Option<Cow<'a, str>>, address: &[u8], method
 struct To<'a> {
     account: &'a str,
     queue_id: Option<&'a str>,
+    /// The id on the host that says it, where that is another one.
+    relay_queue_id: Option<&'a str>,
     relay: Option<&'a str>,
+}
+
+impl<'a> To<'a> {
+    fn message(m: &'a table::Message, relay: Option<&'a str>) -> Self {
+        let relay_queue_id = (m.hop > 0).then(|| m.id.as_str());
+        Self { account: &m.account, queue_id: Some(m.first_id.as_str()), relay_queue_id, relay }
+    }
 }
 
 fn outcome_event<'a>(ts: i64, to: To<'a>, rcpt: &'a [u8], status: Status, dsn: &'a [u8], reply: &'a [u8]) -> Event<'a> {
@@ -296,6 +305,7 @@ fn outcome_event<'a>(ts: i64, to: To<'a>, rcpt: &'a [u8], status: Status, dsn: &
         dsn: some_text(dsn),
         reply: some_text(reply),
         queue_id: to.queue_id.map(Cow::Borrowed),
+        relay_queue_id: to.relay_queue_id.map(Cow::Borrowed),
     };
     let account = Some(Cow::Borrowed(to.account));
     Event { ts: Timestamp(ts), account, id: None, tenant: None, kind: Kind::Outcome(outcome) }
