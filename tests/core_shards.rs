@@ -58,7 +58,14 @@ fn stream() -> Vec<Event<'static>> {
         let queue_id = format!("Q{}", events.len());
         // The send names the first host; the outcome knows which one talked to the outside.
         let relay = format!("out-{}", random.below(4));
-        events.push(send(Timestamp(ms), &account, ip, &queue_id, if a % 3 == 0 { "gateway" } else { &relay }, rcpts));
+        events.push(send(
+            Timestamp(ms),
+            &account,
+            ip,
+            &queue_id,
+            if a.is_multiple_of(3) { "gateway" } else { &relay },
+            rcpts,
+        ));
         for rcpt in rcpts {
             let reply = match random.below(100) {
                 x if x < refused_in_100 => "550 5.1.1 user unknown",

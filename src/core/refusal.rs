@@ -72,8 +72,6 @@ const REPUTATION: &[&str] = &[
     " ip=",
     "?ip=",
     "&ip=",
-    "ip frequency",
-    "connection frequency",
     "ptr record",
     "dns ptr",
     "client host",
