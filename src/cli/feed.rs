@@ -206,7 +206,7 @@ fn read_events(
     place: &dyn Fn(u64) -> Place,
 ) -> Result<(), Failure> {
     let not_after = gate.reading.not_after;
-    decode_ahead(run, &config.events, not_after, &mut |line, decoded| {
+    decode_ahead(run, &config.events, not_after, &mut |(line, decoded)| {
         let line = match line {
             Ok(line) => line,
             Err(too_long) => return gate.too_long(place(too_long.number), config, seen),
@@ -234,13 +234,13 @@ fn decode_ahead<'a>(
     run: LinesOf<'a>,
     limits: &Limits,
     not_after: Option<Timestamp>,
-    each: &mut dyn FnMut(Result<Line<'a>, TooLong>, Option<Result<Decoded<'a>, Reject>>) -> Result<(), Failure>,
+    each: &mut dyn FnMut(Ahead<'a>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let one = |line: Result<Line<'a>, TooLong>| -> Ahead<'a> {
         (line, line.ok().map(|line| decode(line.bytes, limits, not_after)))
     };
     if run.bytes() < AHEAD_FROM_BYTES {
-        return run.map(one).try_for_each(|(line, decoded)| each(line, decoded));
+        return run.map(one).try_for_each(each);
     }
     std::thread::scope(|scope| {
         let (to, from) = sync_channel::<Vec<Ahead<'a>>>(AHEAD_CHUNKS);
@@ -255,9 +255,9 @@ fn decode_ahead<'a>(
             }
         });
         match decoding {
-            Ok(_) => from.into_iter().flatten().try_for_each(|(line, decoded)| each(line, decoded)),
+            Ok(_) => from.into_iter().flatten().try_for_each(each),
             // No thread to be had: it goes without.
-            Err(_) => run.map(one).try_for_each(|(line, decoded)| each(line, decoded)),
+            Err(_) => run.map(one).try_for_each(each),
         }
     })
 }

@@ -21,6 +21,33 @@ pub fn span(span_s: u32) -> String {
     }
 }
 
+/// A verdict that is put into words.
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    weighed: &'a Weighed,
+    t: &'a Threshold,
+    severity: Severity,
+}
+
+impl Case<'_> {
+    /// What would have sufficed of a part of the evidence that has `part` decades of at most `max`: 0 where the rest does,
+    /// infinite where no number would, else what `least` says for the decades that are needed. Where the verdict stands, what was
+    /// observed did suffice, whatever rounding says; where it does not (an account is explained that was not flagged), it did not.
+    fn limit(self, part: f64, max: f64, corroborates: bool, observed: f64, least: impl FnOnce(f64) -> f64) -> f64 {
+        let needed = verdict::needed(self.weighed, self.t, self.severity, part, corroborates);
+        if needed <= 0.0 {
+            return 0.0;
+        }
+        let limit = if needed > max { f64::INFINITY } else { least(needed) };
+        self.rounded_limit(limit, observed)
+    }
+
+    fn rounded_limit(self, limit: f64, observed: f64) -> f64 {
+        let stands = self.weighed.severity(self.t) >= Some(self.severity);
+        if stands { limit.min(observed) } else { limit.max(observed + 1.0) }
+    }
+}
+
 fn number(x: f64) -> String {
     if x.fract() == 0.0 { format!("{x:.0}") } else { format!("{}", rounded(x)) }
 }
@@ -52,7 +79,8 @@ fn new_recipients(
     let heads = f64::from(weighed.counted.new_recipients) * UNIT / f64::from(weighed.counted.new_damped.max(1));
     let observed = f64::from(weighed.counted.new_recipients);
     let expected = rounded(rate.mean(w) * heads);
-    let limit = (verdict::sufficient_new(rate, w, weighed, t, severity) * heads).ceil().min(observed);
+    let limit = (verdict::sufficient_new(rate, w, weighed, t, severity) * heads).ceil();
+    let limit = Case { weighed, t, severity }.rounded_limit(limit, observed);
     Evidence {
         signal: Signal::NewRecipients,
         window_s: weighed.span_s,
@@ -85,9 +113,12 @@ fn refusals(
     let answered = weighed.counted.answered;
     let (alpha, beta) = account.baseline().refusals(&policy.detect.prior);
     let expected = rounded(alpha / (alpha + beta) * f64::from(answered));
-    let needed = verdict::needed(weighed, t, severity, weighed.refusals, true);
-    let suffices = |k: &u32| super::tail::beta_binomial(*k, answered, alpha, beta).min(t.refusals_max) >= needed;
-    let limit = f64::from(if needed > 0.0 { (1..refused).find(suffices).unwrap_or(refused) } else { 0 });
+    let least = |needed: f64| {
+        let suffices = |k: &u32| super::tail::beta_binomial(*k, answered, alpha, beta) >= needed;
+        (1..=answered).find(suffices).map_or(f64::INFINITY, f64::from)
+    };
+    let case = Case { weighed, t, severity };
+    let limit = case.limit(weighed.refusals, t.refusals_max, true, f64::from(refused), least);
     let what = if refused == 1 { "refused recipient" } else { "refused recipients" };
     let text = format!(
         "{refused} {what} in {}; this account normally has {} among as many answers; {}",
@@ -114,10 +145,9 @@ fn networks(
     let observed = f64::from(account.networks().foreign_since(start_s, account.now_s()));
     let a_day = account.baseline().foreign_probability(&policy.detect.prior);
     let expected = rounded(a_day * f64::from(weighed.span_s) / 86_400.0);
-    let needed = verdict::needed(weighed, t, severity, weighed.networks, true);
     // The first is worth what it is, each further one a decade.
-    let spare = (weighed.networks - needed).max(0.0).floor();
-    let limit = if needed > 0.0 { (observed - spare).max(1.0) } else { 0.0 };
+    let least = |needed: f64| (observed + (needed - weighed.networks).ceil()).max(1.0);
+    let limit = Case { weighed, t, severity }.limit(weighed.networks, verdict::NETWORKS_MAX, true, observed, least);
     let what = if observed == 1.0 { "client network" } else { "client networks" };
     let text = format!(
         "{} {what} never seen before in {}; this account normally has {}; {}",
@@ -136,7 +166,8 @@ fn complaints(t: &Threshold, weighed: &Weighed, severity: Severity) -> Option<Ev
     if count == 0 {
         return None;
     }
-    let limit = verdict::needed(weighed, t, severity, weighed.complaints, true).ceil().min(f64::from(count));
+    let case = Case { weighed, t, severity };
+    let limit = case.limit(weighed.complaints, verdict::COMPLAINTS_MAX, true, f64::from(count), f64::ceil);
     let what = if count == 1 { "complaint" } else { "complaints" };
     let text = format!("{count} {what} of recipients in {}; 0 are normal; {}", span(weighed.span_s), sufficed(limit));
     let (signal, window_s, observed) = (Signal::Complaints, weighed.span_s, f64::from(count));
@@ -158,8 +189,8 @@ fn volume(
     let heads = f64::from(weighed.counted.recipients) * UNIT / f64::from(weighed.counted.volume.max(1));
     let observed = f64::from(weighed.counted.recipients);
     let expected = rounded(rate.mean(w) * heads);
-    let needed = verdict::needed(weighed, t, severity, weighed.volume, false);
-    let limit = if needed > 0.0 { (rate.limit(needed, w) * heads).ceil().min(observed) } else { 0.0 };
+    let least = |needed: f64| (rate.limit(needed, w) * heads).ceil();
+    let limit = Case { weighed, t, severity }.limit(weighed.volume, verdict::VOLUME_MAX, false, observed, least);
     let text = format!(
         "{} recipients in {}; this account normally has {}; {}",
         number(observed),
@@ -174,7 +205,11 @@ fn volume(
 
 /// What would have sufficed, the rest of the evidence as it is. A limit of 0: the rest does.
 fn sufficed(limit: f64) -> String {
-    if limit > 0.0 { format!("{} would have sufficed", number(limit)) } else { "the rest suffices without".to_owned() }
+    match limit {
+        l if l.is_infinite() => "no number of them would have sufficed".to_owned(),
+        l if l > 0.0 => format!("{} would have sufficed", number(l)),
+        _ => "the rest suffices without".to_owned(),
+    }
 }
 
 /// What the evidence looks like.

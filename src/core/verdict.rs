@@ -105,13 +105,15 @@ const CORROBORATED: f64 = 1.0;
 /// readers' mail.
 const STRANGERS: f64 = 0.25;
 /// Recipients at large add at most this: volume is the wrong question.
-const VOLUME_MAX: f64 = 1.0;
+pub const VOLUME_MAX: f64 = 1.0;
 /// Client networks add at most this.
-const NETWORKS_MAX: f64 = 4.0;
+pub const NETWORKS_MAX: f64 = 4.0;
 /// Each foreign network beyond the first adds this: under the account's own past each is a further chance in ten.
 const NETWORK_MORE: f64 = 1.0;
-/// Each complaint adds this, up to three.
+/// Each complaint adds this.
 const COMPLAINT: f64 = 1.0;
+/// Complaints add at most this.
+pub const COMPLAINTS_MAX: f64 = 3.0;
 
 /// The stratum of an account without a past, met at `at_s`.
 pub fn first_stratum(policy: &Policy, at_s: u32, history_since_s: u32) -> Stratum {
@@ -199,7 +201,7 @@ fn cheap(account: &Account, policy: &Policy, window: usize, counted: Counters) -
         new_recipients: 0.0,
         networks: networks(account, &counted, window::start_s(span_s, account.now_s()), probability),
         refusals: 0.0,
-        complaints: (COMPLAINT * f64::from(counted.complaints)).min(3.0 * COMPLAINT),
+        complaints: (COMPLAINT * f64::from(counted.complaints)).min(COMPLAINTS_MAX),
         volume: 0.0,
     }
 }
@@ -298,7 +300,8 @@ pub fn needed(weighed: &Weighed, t: &Threshold, severity: Severity, part: f64, c
     for_score.max(for_corroboration).max(0.0)
 }
 
-/// The smallest number of damped new recipients that would have sufficed for `severity`, the rest of the evidence as it is.
+/// The smallest number of damped new recipients that would have sufficed for `severity`, the rest of the evidence as it is;
+/// infinite where no number would.
 pub fn sufficient_new(rate: Rate, w: f64, weighed: &Weighed, t: &Threshold, severity: Severity) -> f64 {
     let bar = match severity {
         Severity::Warning => t.warning,
@@ -311,5 +314,6 @@ pub fn sufficient_new(rate: Rate, w: f64, weighed: &Weighed, t: &Threshold, seve
         Severity::Warning => t.alone_warning,
         Severity::Critical => t.alone,
     };
-    rate.limit(together.min(alone).clamp(0.1, super::tail::DECADES_MAX), w)
+    let decades = together.min(alone);
+    if decades.is_finite() { rate.limit(decades.max(0.1), w) } else { f64::INFINITY }
 }
