@@ -42,6 +42,8 @@ pub struct Account {
     repeats: Repeats,
     /// As of the beginning of its day.
     stratum: Stratum,
+    /// When its last incident was over, in milliseconds; 0 where there was none.
+    cleared_ms: i64,
     /// The open incident.
     pub incident: Option<Incident>,
 }
@@ -80,6 +82,7 @@ impl Account {
             sends: Sends::default(),
             relay_names: Vec::new(),
             repeats: Repeats::default(),
+            cleared_ms: 0,
             incident: None,
         }
     }
@@ -102,6 +105,11 @@ impl Account {
     /// Its clock, in seconds.
     pub fn now_s(&self) -> u32 {
         seconds(self.clock_ms)
+    }
+
+    /// When its last incident was over, in milliseconds; 0 where there was none.
+    pub fn cleared_ms(&self) -> i64 {
+        self.cleared_ms
     }
 
     /// When it was met.
@@ -229,7 +237,7 @@ impl Account {
             self.domains.note(prints.of(domain), at_s, oldest_s);
             if self.contacts.learn(hash) {
                 sent.new += 1;
-                sent.count_domain(domain, 1);
+                sent.count_domain(domain);
             }
         }
         let new_damped = damped(sent.new);
@@ -296,11 +304,12 @@ impl Account {
                 sent.relay = relay;
                 sent.relay_sure = true;
             }
+            let mut at_domain = None;
             if new || refused > 0 {
                 if sent.queue_id.is_none() {
                     sent.queue_id = outcome.queue_id.as_deref().map(Into::into);
                 }
-                sent.count_domain(domain, 1);
+                at_domain = sent.count_domain(domain).then_some(domain);
             }
             if let Some(incident) = &mut self.incident
                 && sent.ts_ms >= incident.start_ms
@@ -311,7 +320,7 @@ impl Account {
                 if sent.is_telling() {
                     incident.totals.join(sent);
                     if new || refused > 0 {
-                        incident.totals.count_more(u32::from(new), refused, Some(domain));
+                        incident.totals.count_more(u32::from(new), refused, at_domain);
                     }
                 }
             }
@@ -366,10 +375,15 @@ impl Account {
         place as u8 + 1
     }
 
-    /// Closes the incident: what it accounted for must not open the next one.
-    pub fn close(&mut self) -> Option<Incident> {
+    /// Closes the incident as of `due_ms`: what it accounted for must not open the next one.
+    pub fn close(&mut self, due_ms: i64) -> Option<Incident> {
         self.windows.forgive();
-        self.incident.take()
+        self.cleared_ms = due_ms;
+        let incident = self.incident.take();
+        if incident.as_ref().is_some_and(|i| i.severity == Severity::Critical) {
+            self.baseline.note_critical();
+        }
+        incident
     }
 
     /// Whether the account has been idle for so long that it counts as never met.

@@ -64,6 +64,8 @@ pub struct Baseline {
     today: Counters,
     /// A client network first seen today.
     foreign_today: bool,
+    /// A critical incident that ended today.
+    critical_today: bool,
     /// Decayed sums of damped new recipients and of damped recipients, and the decayed number of days.
     new_sum: f32,
     volume_sum: f32,
@@ -90,6 +92,7 @@ impl Baseline {
             return;
         }
         if self.day > 0 {
+            let teaches = if self.critical_today { Teaches::Critical } else { teaches };
             self.learn(day - self.day, prior, teaches);
         }
         self.day = day;
@@ -135,6 +138,7 @@ impl Baseline {
         }
         self.today = Counters::default();
         self.foreign_today = false;
+        self.critical_today = false;
     }
 
     /// Counts into the current day.
@@ -147,6 +151,11 @@ impl Baseline {
         t.new_damped = t.new_damped.saturating_add(what.new_damped);
         t.refused_quarters = t.refused_quarters.saturating_add(what.refused_quarters);
         t.answered = t.answered.saturating_add(what.answered);
+    }
+
+    /// A critical incident was cleared: the current day has seen it, although it is not open any more when the day is learned.
+    pub fn note_critical(&mut self) {
+        self.critical_today = true;
     }
 
     /// A client network was seen for the first time.

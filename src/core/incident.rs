@@ -141,13 +141,16 @@ impl Totals {
         self.messages == 0
     }
 
-    /// As the alert has it.
-    pub fn burst(&self) -> Burst {
+    /// As the alert has it; `None` where no send of it is known, as in a log that only holds outcomes.
+    pub fn burst(&self) -> Option<Burst> {
+        if self.is_empty() {
+            return None;
+        }
         let mut domains: Vec<_> =
             self.domains.iter().map(|(domain, n)| DomainShare { domain: domain.to_string(), recipients: *n }).collect();
         domains.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.domain.cmp(&b.domain)));
         domains.truncate(DOMAINS_SHOWN);
-        Burst {
+        Some(Burst {
             first_ts: Timestamp(self.first_ms),
             messages: self.messages,
             recipients: self.recipients,
@@ -156,7 +159,7 @@ impl Totals {
             client_ips: self.client_ips.iter().map(ToString::to_string).collect(),
             top_domains: domains,
             queue_ids: self.queue_ids.iter().map(ToString::to_string).collect(),
-        }
+        })
     }
 
     /// Its share of each relay, `names` being the account's relay names.

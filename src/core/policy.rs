@@ -15,12 +15,16 @@ pub struct RatePrior {
     pub days: f64,
     /// Over-dispersion: that many days of the account's own weigh as one independent day.
     pub dispersion: f64,
+    /// The posterior is never narrower than with this shape, its mean as it is: a great rate is no steadier for being great.
+    pub shape_max: f64,
 }
 
 impl RatePrior {
     /// The posterior after a decayed sum over a decayed number of days.
     pub fn posterior(&self, sum: f64, days: f64) -> Rate {
-        Rate { shape: self.shape + sum / self.dispersion, days: self.days + days / self.dispersion }
+        let (shape, days) = (self.shape + sum / self.dispersion, self.days + days / self.dispersion);
+        let scale = (self.shape_max / shape).min(1.0);
+        Rate { shape: shape * scale, days: days * scale }
     }
 }
 
@@ -57,8 +61,8 @@ pub struct Prior {
 impl Default for Prior {
     fn default() -> Self {
         Self {
-            new_recipients: RatePrior { shape: 0.4, days: 0.5, dispersion: 4.0 },
-            volume: RatePrior { shape: 0.5, days: 0.2, dispersion: 4.0 },
+            new_recipients: RatePrior { shape: 0.4, days: 0.5, dispersion: 4.0, shape_max: 25.0 },
+            volume: RatePrior { shape: 0.5, days: 0.2, dispersion: 4.0, shape_max: 25.0 },
             concentration: 0.4,
             memory_days: 7.0,
             clamp_decades: 2.0,
@@ -253,9 +257,11 @@ impl Policy {
             ("prior.new_recipients.shape", p.new_recipients.shape),
             ("prior.new_recipients.days", p.new_recipients.days),
             ("prior.new_recipients.dispersion", p.new_recipients.dispersion),
+            ("prior.new_recipients.shape_max", p.new_recipients.shape_max),
             ("prior.volume.shape", p.volume.shape),
             ("prior.volume.days", p.volume.days),
             ("prior.volume.dispersion", p.volume.dispersion),
+            ("prior.volume.shape_max", p.volume.shape_max),
             ("prior.concentration", p.concentration),
             ("prior.memory_days", p.memory_days - 1.0),
             ("prior.clamp_decades", p.clamp_decades),

@@ -29,7 +29,26 @@ impl Answer {
     }
 }
 
-/// Words by which receivers say that it is our address they refuse. Lower case.
+// All words below are in lower case.
+
+/// Words by which receivers say that the mailbox is full, the message too large, or that it is too early.
+const NEUTRAL: &[&str] = &[
+    "mailbox full",
+    " is full",
+    "storage full",
+    "over quota",
+    "quota exceeded",
+    "exceeds quota",
+    "exceeded storage",
+    "out of storage",
+    "mailbox has exceeded",
+    "size limit",
+    "size exceeds",
+    "message too large",
+    "greylist",
+];
+
+/// Words by which they say that it is our address they refuse.
 const REPUTATION: &[&str] = &[
     "blocked using",
     "blacklist",
@@ -45,15 +64,26 @@ const REPUTATION: &[&str] = &[
     "spamhaus",
     "spamcop",
     "barracudacentral",
-    "sorbs",
-    "your ip",
+    "sorbs.net",
+    "your ip ",
+    "the ip you",
     "sending ip",
+    "ip address",
+    " ip=",
+    "?ip=",
+    "&ip=",
+    "ptr record",
+    "dns ptr",
     "client host",
+    "helo command rejected",
     "service unavailable; client",
     "banned sending",
 ];
 
-/// Words by which they say that there is no such recipient. Lower case.
+/// Words by which they say that something *in* the message is listed: the account's doing, not our address.
+const CONTENT_LISTED: &[&str] = &["url listed", "blacklisted url", "surbl", "uribl", "dbl.spamhaus"];
+
+/// Words by which they say that there is no such recipient.
 const UNKNOWN_USER: &[&str] = &[
     "user unknown",
     "unknown user",
@@ -64,20 +94,27 @@ const UNKNOWN_USER: &[&str] = &[
     "mailbox unavailable",
     "does not exist",
     "doesn't exist",
+    "doesn't have a",
     "recipient rejected",
+    "recipient address rejected",
     "invalid recipient",
     "invalid mailbox",
     "unknown recipient",
+    "recipient unknown",
     "user not found",
     "recipient not found",
     "account is disabled",
+    "mailbox is disabled",
+    "unrouteable address",
     "not a valid",
+    "not listed in",
 ];
 
-/// Words by which they say that the message is spam. Lower case.
-const POLICY: &[&str] = &["spam", "junk", "bulk mail", "unsolicited", "content rejected", "policy"];
+/// Words by which they say that the message is spam, or its sender a spammer.
+const POLICY: &[&str] =
+    &["spam", "junk", "bulk mail", "unsolicited", "content rejected", "content denied", "sender frequency", "policy"];
 
-/// Reads what `outcome` says. Codes are RFC 3463's; the words are those of large receivers' replies.
+/// Reads what `outcome` says. Codes are RFC 3463's and RFC 7372's; the words are those of large receivers' replies.
 pub fn read(outcome: &Outcome<'_>) -> Answer {
     match outcome.status {
         Status::Delivered => return Answer::Accepted,
@@ -85,35 +122,52 @@ pub fn read(outcome: &Outcome<'_>) -> Answer {
         Status::Bounced | Status::Rejected => {}
     }
     let dsn = outcome.dsn.as_deref().unwrap_or("");
-    // RFC 3463: x.2.2 mailbox full, x.2.3 and x.3.4 message too large.
     let detail = dsn.split_once('.').map_or("", |(_, detail)| detail);
-    if matches!(detail, "2.2" | "2.3" | "3.4") {
-        return Answer::Neutral;
-    }
     let reply = outcome.reply.as_deref().unwrap_or("");
     let says = |words: &[&str]| words.iter().any(|w| contains_folded(reply, w));
-    if ["5.2.2", "5.3.4", "4.2.2", "mailbox full", "mailbox is full", "over quota", "quota exceeded"]
-        .iter()
-        .any(|w| contains_folded(reply, w))
+    // x.2.2 mailbox full, x.2.3 and x.3.4 message too large.
+    if matches!(detail, "2.2" | "2.3" | "3.4")
+        || ["5.2.2", "5.3.4", "4.2.2"].iter().any(|code| contains_code(reply, code))
+        || says(NEUTRAL)
     {
         return Answer::Neutral;
     }
-    if says(REPUTATION) {
+    let is_address = matches!(detail, "1.1" | "1.2" | "1.3" | "1.6" | "1.10");
+    // Before the lists: `<spamhaus@example.org>: User unknown` and "not listed in the directory" speak of the recipient.
+    if (is_address && says(UNKNOWN_USER)) || says(&["not listed in"]) || says(CONTENT_LISTED) {
+        return Answer::Telling;
+    }
+    // x.7.25: our address has no name.
+    if detail == "7.25" || says(REPUTATION) {
         return Answer::Reputation;
     }
-    if matches!(detail, "1.1" | "1.2" | "1.3" | "1.6" | "1.10")
-        || detail.starts_with("7.")
-        || says(UNKNOWN_USER)
-        || says(POLICY)
-    {
+    // x.7.20 to x.7.26, DKIM and SPF and DMARC: what the sender's domain says about who may send for it, not what was sent.
+    if matches!(detail, "7.20" | "7.21" | "7.22" | "7.23" | "7.24" | "7.26") {
+        return Answer::Refused;
+    }
+    if is_address || detail == "2.1" || detail.starts_with("7.") || says(UNKNOWN_USER) || says(POLICY) {
         return Answer::Telling;
     }
     Answer::Refused
 }
 
-/// Whether `text` contains `word` (lower case), ASCII case ignored, without copying `text`.
+/// Whether `text` contains the status code, not as a part of an address or a longer number.
+fn contains_code(text: &str, code: &str) -> bool {
+    text.match_indices(code).any(|(at, _)| {
+        let before = text[..at].bytes().next_back();
+        let after = &text.as_bytes()[at + code.len()..];
+        let in_address = after.first() == Some(&b'.') && after.get(1).is_some_and(u8::is_ascii_digit);
+        !before.is_some_and(|b| b.is_ascii_digit() || b == b'.')
+            && !after.first().is_some_and(u8::is_ascii_digit)
+            && !in_address
+    })
+}
+
+/// Whether `text` contains `word` (lower case), ASCII case ignored, without copying `text`. A space at the end of `word` stands
+/// for the end of a word.
 fn contains_folded(text: &str, word: &str) -> bool {
-    let (text, word) = (text.as_bytes(), word.as_bytes());
+    let (text, whole) = (text.as_bytes(), word.ends_with(' '));
+    let word = word.trim_end().as_bytes();
     let Some(&head) = word.first() else { return true };
     let mut from = 0;
     while let Some(at) = memchr::memchr2(head, head.to_ascii_uppercase(), &text[from..]) {
@@ -121,7 +175,9 @@ fn contains_folded(text: &str, word: &str) -> bool {
         if text.len() - at < word.len() {
             return false;
         }
-        if text[at..at + word.len()].eq_ignore_ascii_case(word) {
+        let end = at + word.len();
+        if text[at..end].eq_ignore_ascii_case(word) && !(whole && text.get(end).is_some_and(u8::is_ascii_alphanumeric))
+        {
             return true;
         }
         from = at + 1;

@@ -50,13 +50,18 @@ impl Sent {
         self.new > 0 || self.refused > 0
     }
 
-    /// Counts `n` recipients at `domain`.
-    pub fn count_domain(&mut self, domain: &str, n: u32) {
-        if let Some(entry) = self.domains.iter_mut().find(|d| *d.0 == *domain) {
-            entry.1 += n;
-        } else if self.domains.len() < DOMAINS_MAX {
-            self.domains.push((domain.into(), n));
+    /// Counts a recipient at `domain`. Returns false where every recipient has been counted: one that was new and is then
+    /// refused is still one.
+    pub fn count_domain(&mut self, domain: &str) -> bool {
+        if self.domains.iter().map(|d| d.1).sum::<u32>() >= self.recipients.max(1) {
+            return false;
         }
+        if let Some(entry) = self.domains.iter_mut().find(|d| *d.0 == *domain) {
+            entry.1 += 1;
+        } else if self.domains.len() < DOMAINS_MAX {
+            self.domains.push((domain.into(), 1));
+        }
+        true
     }
 
     fn at_s(&self) -> u32 {

