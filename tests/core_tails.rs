@@ -3,7 +3,7 @@
 //! The sums here share nothing with the code: no gamma function, no incomplete beta function. The first term is a sum of
 //! logarithms of ratios, the others follow by the ratio of neighbours, and the smallest are added first.
 
-use mailfuse::core::tail::{DECADES_MAX, beta_binomial, gamma_poisson, gamma_poisson_limit};
+use mailfuse::core::tail::{DECADES_MAX, beta_binomial, gamma_poisson, gamma_poisson_bound, gamma_poisson_limit};
 
 /// A sum of many logarithms that loses no digits (Neumaier).
 #[derive(Default)]
@@ -210,5 +210,24 @@ fn beta_binomial_at_its_edges() {
     for k in 1..40 {
         assert!(beta_binomial(k + 1, 40, 0.5, 10.0) >= beta_binomial(k, 40, 0.5, 10.0));
         assert!(beta_binomial(k, 40, 0.5, 10.0) >= beta_binomial(k, 41, 0.5, 10.0));
+    }
+}
+
+#[test]
+fn the_cheap_bound_is_never_below_the_surprise() {
+    for a in [0.04, 0.4, 1.0, 3.7, 25.0, 240.0] {
+        for w in [0.13, 0.28, 1.0, 7.0] {
+            for b in [0.5, 2.25, 9.0] {
+                for n in [0.3, 1.0, 2.6, 8.0, 40.0, 333.3] {
+                    let (exact, bound) = (gamma_poisson(n, w, a, b), gamma_poisson_bound(n, w, a, b));
+                    assert!(bound >= exact - 1e-9, "n {n}, w {w}, a {a}, b {b}: {bound} < {exact}");
+                    // And it is of use: far out both fall alike.
+                    assert!(
+                        n < 40.0 || exact < 3.0 || bound < exact + 2.0,
+                        "n {n}, w {w}, a {a}, b {b}: {bound}, {exact}"
+                    );
+                }
+            }
+        }
     }
 }

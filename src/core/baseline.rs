@@ -28,15 +28,22 @@ impl Rate {
         self.shape / self.days * w
     }
 
+    /// At least [`Rate::surprise`], and cheaper.
+    pub fn surprise_bound(self, n: f64, w: f64) -> f64 {
+        if self.is_usual(n, w) { 0.0 } else { tail::gamma_poisson_bound(n, w, self.shape, self.days) }
+    }
+
+    /// Whether `n` lies within a standard deviation of the mean, or below.
+    fn is_usual(self, n: f64, w: f64) -> bool {
+        let mean = self.mean(w);
+        let deviation_squared = mean * (1.0 + w / self.days);
+        n <= mean || (n - mean) * (n - mean) <= deviation_squared
+    }
+
     /// Surprise of at least `n` in an exposure of `w` days, in decades. What lies within a standard deviation of the mean is none:
     /// that is less than a decade, and nearly all days, which then cost no tail probability.
     pub fn surprise(self, n: f64, w: f64) -> f64 {
-        let mean = self.mean(w);
-        let deviation_squared = mean * (1.0 + w / self.days);
-        if n <= mean || (n - mean) * (n - mean) <= deviation_squared {
-            return 0.0;
-        }
-        tail::gamma_poisson(n, w, self.shape, self.days)
+        if self.is_usual(n, w) { 0.0 } else { tail::gamma_poisson(n, w, self.shape, self.days) }
     }
 
     /// What would have been as surprising as `decades` in an exposure of `w` days.

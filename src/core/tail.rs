@@ -20,6 +20,17 @@ pub fn gamma_poisson(n: f64, w: f64, a: f64, b: f64) -> f64 {
     decades(checked_beta_reg(n, a, w / (b + w)).unwrap_or(1.0))
 }
 
+/// At least [`gamma_poisson`], at a third of its cost: the first term of the power series of the incomplete beta function,
+/// x^n (1-x)^a / (n B(n, a)) (NIST DLMF 8.17.8), all terms of which are positive.
+pub fn gamma_poisson_bound(n: f64, w: f64, a: f64, b: f64) -> f64 {
+    if n <= 0.0 || w <= 0.0 || a <= 0.0 || b <= 0.0 {
+        return 0.0;
+    }
+    let x = w / (b + w);
+    let first_ln = n * x.ln() + a * (-x).ln_1p() - n.ln() - ln_beta(n, a);
+    (-first_ln / std::f64::consts::LN_10).clamp(0.0, DECADES_MAX)
+}
+
 /// The smallest count whose surprise reaches `decades`: the inverse of [`gamma_poisson`] in `n`, within 1/1000.
 pub fn gamma_poisson_limit(decades: f64, w: f64, a: f64, b: f64) -> f64 {
     let enough = |n: f64| gamma_poisson(n, w, a, b) >= decades;

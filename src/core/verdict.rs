@@ -175,6 +175,11 @@ fn weigh_severe(
     if f64::from(counted.new_damped) / UNIT < policy.floor_new(window, needed) {
         return None;
     }
+    let rate = account.baseline().new_rate(&policy.detect.prior);
+    let bound = rate.surprise_bound(f64::from(counted.new_damped) / UNIT, policy.exposure_days(window));
+    if bound < needed || (bound < t.alone_warning && bound.min(t.new_recipients_max) + others < t.warning) {
+        return None;
+    }
     weighed.new_raw = new_surprise(account, policy, &weighed);
     weighed.new_recipients = weighed.new_raw.min(t.new_recipients_max);
     let alone = weighed.new_raw >= t.alone_warning;
