@@ -238,9 +238,9 @@ impl Explainer {
         let t: &Threshold = verdict::threshold(&self.policy, m.stratum);
         let score = m.weighed.score();
         let parts = format!(
-            "new recipients {:.1} (at most {}), refusals {:.1} (at most {}), networks {:.1}, complaints {:.1}, volume {:.1}",
+            "new recipients {:.1} (at most {:.1}), refusals {:.1} (at most {}), networks {:.1}, complaints {:.1}, volume {:.1}",
             m.weighed.new_recipients,
-            t.new_recipients_max,
+            t.new_max(m.weighed.networks),
             m.weighed.refusals,
             t.refusals_max,
             m.weighed.networks,

@@ -91,8 +91,17 @@ pub struct Threshold {
     pub alone_warning: f64,
     /// New recipients add at most this.
     pub new_recipients_max: f64,
+    /// Each decade of foreign networks raises that cap by so many: what comes over them is not volume alone.
+    pub foreign_raises: f64,
     /// Refusals and complaints add at most this.
     pub refusals_max: f64,
+}
+
+impl Threshold {
+    /// The cap of new recipients beside so many decades of foreign networks.
+    pub fn new_max(&self, networks: f64) -> f64 {
+        self.new_recipients_max + self.foreign_raises * networks
+    }
 }
 
 /// Thresholds by stratum.
@@ -118,6 +127,7 @@ impl Default for Thresholds {
                 alone: f64::INFINITY,
                 alone_warning: 16.0,
                 new_recipients_max: 3.5,
+                foreign_raises: 2.0,
                 refusals_max: 5.0,
             },
             new: Threshold {
@@ -126,6 +136,7 @@ impl Default for Thresholds {
                 alone: 16.0,
                 alone_warning: 10.0,
                 new_recipients_max: 7.5,
+                foreign_raises: 0.0,
                 refusals_max: 4.0,
             },
             established: Threshold {
@@ -134,6 +145,7 @@ impl Default for Thresholds {
                 alone: 19.0,
                 alone_warning: 10.0,
                 new_recipients_max: 8.0,
+                foreign_raises: 0.0,
                 refusals_max: 4.0,
             },
             bulk: Threshold {
@@ -142,6 +154,7 @@ impl Default for Thresholds {
                 alone: 24.0,
                 alone_warning: 12.0,
                 new_recipients_max: 7.0,
+                foreign_raises: 0.0,
                 refusals_max: 5.0,
             },
         }

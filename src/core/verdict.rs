@@ -153,7 +153,7 @@ pub fn weigh(account: &Account, policy: &Policy, t: &Threshold, window: usize) -
     let counted = account.windows().sum(&policy.spans, window, account.now_s());
     let mut weighed = cheap(account, policy, window, counted);
     weighed.new_raw = new_surprise(account, policy, &weighed);
-    weighed.new_recipients = weighed.new_raw.min(t.new_recipients_max);
+    weighed.new_recipients = weighed.new_raw.min(t.new_max(weighed.networks));
     weighed.refusals = refusal_surprise(account, policy, &weighed, t);
     weighed.volume = volume_surprise(account, policy, &weighed);
     weighed
@@ -177,11 +177,11 @@ fn weigh_severe(
     }
     let rate = account.baseline().new_rate(&policy.detect.prior);
     let bound = rate.surprise_bound(f64::from(counted.new_damped) / UNIT, policy.exposure_days(window));
-    if bound < needed || (bound < t.alone_warning && bound.min(t.new_recipients_max) + others < t.warning) {
+    if bound < needed || (bound < t.alone_warning && bound.min(t.new_max(weighed.networks)) + others < t.warning) {
         return None;
     }
     weighed.new_raw = new_surprise(account, policy, &weighed);
-    weighed.new_recipients = weighed.new_raw.min(t.new_recipients_max);
+    weighed.new_recipients = weighed.new_raw.min(t.new_max(weighed.networks));
     let alone = weighed.new_raw >= t.alone_warning;
     if !alone && weighed.score() + refusals_max + VOLUME_MAX < t.warning {
         return None;
@@ -314,7 +314,8 @@ pub fn sufficient_new(rate: Rate, w: f64, weighed: &Weighed, t: &Threshold, seve
     };
     let others = weighed.corroboration() + weighed.volume;
     let corroborated = severity == Severity::Warning || weighed.is_corroborated();
-    let together = if corroborated && bar - others <= t.new_recipients_max { bar - others } else { f64::INFINITY };
+    let together =
+        if corroborated && bar - others <= t.new_max(weighed.networks) { bar - others } else { f64::INFINITY };
     let alone = match severity {
         Severity::Warning => t.alone_warning,
         Severity::Critical => t.alone,
