@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
 
+mod common;
 mod core_support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Arc;
 
+use common::{Dice, shared};
 use core_support::{BEGIN_S, DAY_S, at, complaint, outcome, policy, send};
 use mailfuse::core::alert::{Alert, AlertKind, Severity, Signal};
 use mailfuse::core::policy::{Detect, Policy};
@@ -23,27 +25,6 @@ const ACCOUNTS: u64 = 60;
 const DAYS: i64 = 21;
 const SEED: u64 = 20_260_105;
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn ms(&mut self, seconds: i64) -> i64 {
-        self.below(seconds as u64 * 1000) as i64
-    }
-}
-
 fn name(account: u64) -> String {
     format!("user{account}@customer{}.example", account % 17)
 }
@@ -51,9 +32,9 @@ fn name(account: u64) -> String {
 /// Three weeks of accounts that write to colleagues and now and then to a stranger; every fifth is hijacked, every tenth twice.
 /// Events come up to 300 s late, and some of them again.
 fn stream() -> Vec<Event<'static>> {
-    let mut random = Random(SEED);
+    let mut random = Dice(SEED);
     let mut events = Vec::new();
-    let mut message = |random: &mut Random, a: u64, ms: i64, ip: &str, rcpts: &[String], refused_in_100: u64| {
+    let mut message = |random: &mut Dice, a: u64, ms: i64, ip: &str, rcpts: &[String], refused_in_100: u64| {
         let account = name(a);
         let queue_id = format!("Q{}", events.len());
         // The send names the first host; the outcome knows which one talked to the outside.
@@ -260,12 +241,7 @@ fn saving_and_loading_in_between_changes_nothing() {
 #[test]
 fn a_real_day_does_not_depend_on_shards_and_restores() {
     const NAME: &str = "jino-2012-07-10.pseudo.maillog.gz";
-    let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/logs")).join(NAME);
-    if !path.exists() {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{} is missing", path.display());
-        eprintln!("skipped: {} is missing", path.display());
-        return;
-    }
+    let Some(path) = shared(&format!("data/logs/{NAME}")) else { return };
     let mut log = Vec::new();
     flate2::read::GzDecoder::new(&std::fs::read(path).unwrap()[..]).read_to_end(&mut log).unwrap();
     let mut stamper = Stamper::new(StampOptions { file_name: Some(NAME), ..StampOptions::default() });
@@ -310,7 +286,7 @@ fn clears_of_one_moment_come_in_an_order_of_their_own() {
 /// Small doings of every kind, by accounts with a past: few strangers or more, taken or refused, from home or not, complained
 /// about or not.
 fn small_doings() -> Vec<Event<'static>> {
-    let mut random = Random(SEED);
+    let mut random = Dice(SEED);
     let mut events = Vec::new();
     for round in 0..4 {
         for a in 0..ACCOUNTS {

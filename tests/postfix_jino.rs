@@ -2,26 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod common;
+
+use common::shared;
 use flate2::read::GzDecoder;
 use mailfuse::event::{Event, Kind, Status};
 use mailfuse::logs::postfix::{Options, Postfix, Stats};
 use mailfuse::logs::stamp::{StampOptions, Stamper};
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
-use std::path::PathBuf;
 
 const NAME: &str = "jino-2012-07-10.pseudo.maillog.gz";
-
-/// A file of the shared data. Where it is missing the test fails under CI and is skipped elsewhere.
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/logs")).join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{} is missing", path.display());
-    eprintln!("skipped: {} is missing", path.display());
-    None
-}
 
 #[derive(Debug, Default, PartialEq, Eq, Clone)]
 struct Figures {
@@ -110,7 +101,11 @@ fn theirs(tsv: &str) -> BTreeMap<String, Figures> {
 
 #[test]
 fn every_account_agrees_with_the_independent_script() {
-    let (Some(log), Some(tsv)) = (shared(NAME), shared("jino-2012-07-10.accounts.tsv")) else { return };
+    let (Some(log), Some(tsv)) =
+        (shared(&format!("data/logs/{NAME}")), shared("data/logs/jino-2012-07-10.accounts.tsv"))
+    else {
+        return;
+    };
     let mut text = Vec::new();
     GzDecoder::new(std::fs::File::open(log).unwrap()).read_to_end(&mut text).unwrap();
     let (ours, stats) = ours(&text);

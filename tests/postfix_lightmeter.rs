@@ -2,25 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod common;
+
 use bstr::ByteSlice;
+use common::shared;
 use flate2::read::GzDecoder;
 use mailfuse::event::{Event, Kind};
 use mailfuse::logs::postfix::{Options, Postfix, Stats};
 use mailfuse::logs::stamp::{StampOptions, Stamper};
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
-
-/// A file of the shared data. Where it is missing the test fails under CI and is skipped elsewhere.
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/logs")).join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{} is missing", path.display());
-    eprintln!("skipped: {} is missing", path.display());
-    None
-}
 
 /// Name, and what reading the log by eye gives. Messages are those of every queue that they pass: a filter on the
 /// same host makes two of one. A tied recipient was handed over and found again; `taken` are messages that the queue
@@ -92,7 +83,7 @@ fn show(stats: &Stats) -> String {
 }
 
 fn unpack() -> Option<BTreeMap<String, Vec<u8>>> {
-    let file = std::fs::File::open(shared("lightmeter-individual_files.tar.gz")?).unwrap();
+    let file = std::fs::File::open(shared("data/logs/lightmeter-individual_files.tar.gz")?).unwrap();
     let mut logs = BTreeMap::new();
     for entry in tar::Archive::new(GzDecoder::new(file)).entries().unwrap() {
         let mut entry = entry.unwrap();

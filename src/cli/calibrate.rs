@@ -96,7 +96,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let sources = arguments.files.iter().map(Source::path).collect();
     let (mut shard, mut measured, mut ignored): (Option<Shard>, _, _) = (None, Measured::default(), Vec::new());
-    feed::read(sources, &reading, &config, "measuring", None, &mut |event| {
+    let seen = feed::read(sources, &reading, &config, "measuring", None, &mut |event| {
         let Some(name) = event.account.as_deref().filter(|a| !except.contains(*a)) else { return Ok(()) };
         let shard = shard.get_or_insert_with(|| Shard::new(Arc::clone(&policy), event.ts));
         let step = shard.step(event, &mut ignored);
@@ -104,7 +104,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         measured.event(name, step.new_recipients > 0 || step.refused, shard, &policy);
         Ok(())
     })?;
-    measured.print(&policy, arguments.budget, &mut std::io::stdout().lock())
+    measured.print(&policy, arguments.budget, &mut std::io::stdout().lock())?;
+    seen.to_the_end()
 }
 
 impl Measured {

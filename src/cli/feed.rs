@@ -390,6 +390,26 @@ impl Seen {
         Ok(())
     }
 
+    /// A failure where a source broke off; each is said.
+    pub(super) fn to_the_end(&self) -> Result<(), Failure> {
+        for error in &self.failures {
+            let mut text = error.to_string();
+            let mut cause = std::error::Error::source(error);
+            while let Some(deeper) = cause {
+                text = format!("{text}: {deeper}");
+                cause = deeper.source();
+            }
+            anstream::eprintln!("mailfuse: {text}");
+        }
+        match self.failures.len() {
+            0 => Ok(()),
+            n => Err(Failure::Failed(anyhow!(
+                "{} could not be read to the end; what could be read was used",
+                super::table::count(n as u64, "file")
+            ))),
+        }
+    }
+
     /// All rejects.
     pub(super) fn rejected(&self) -> u64 {
         self.rejects.values().map(|(n, _)| n).sum()

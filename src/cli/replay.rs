@@ -152,15 +152,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !arguments.quiet {
         summary::print(&first.seen, &replay.reading, &replay.policy, &first.shard, &first.incidents);
     }
-    match first.seen.failures.len() {
-        0 => Ok(()),
-        n => {
-            for error in &first.seen.failures {
-                anstream::eprintln!("mailfuse: {:#}", anyhow!("{error}"));
-            }
-            Err(Failure::Failed(anyhow!("{n} of the files could not be read to the end; what could be read was used")))
-        }
-    }
+    first.seen.to_the_end()
 }
 
 fn reading(arguments: &Arguments) -> Result<Reading, Failure> {

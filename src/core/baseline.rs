@@ -150,14 +150,7 @@ impl Baseline {
 
     /// Counts into the current day.
     pub fn count(&mut self, what: &Counters) {
-        let t = &mut self.today;
-        t.messages = t.messages.saturating_add(what.messages);
-        t.recipients = t.recipients.saturating_add(what.recipients);
-        t.volume = t.volume.saturating_add(what.volume);
-        t.new_recipients = t.new_recipients.saturating_add(what.new_recipients);
-        t.new_damped = t.new_damped.saturating_add(what.new_damped);
-        t.refused_quarters = t.refused_quarters.saturating_add(what.refused_quarters);
-        t.answered = t.answered.saturating_add(what.answered);
+        self.today.add(what);
     }
 
     /// A critical incident was cleared: the current day has seen it, although it is not open any more when the day is learned.

@@ -87,7 +87,8 @@ pub struct Counters {
 }
 
 impl Counters {
-    fn add(&mut self, o: &Self) {
+    /// Adds up, field by field.
+    pub fn add(&mut self, o: &Self) {
         self.messages = self.messages.saturating_add(o.messages);
         self.recipients = self.recipients.saturating_add(o.recipients);
         self.volume = self.volume.saturating_add(o.volume);

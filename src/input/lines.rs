@@ -206,9 +206,8 @@ struct Left {
     end: usize,
 }
 
-/// What stands between two lines.
-enum Step {
-    Line { number: u64, start: usize, end: usize },
+/// What stands between two runs of lines.
+enum Between {
     TooLong(TooLong),
     Failed { source: usize, error: Error },
 }
@@ -253,21 +252,19 @@ impl Lines {
     /// No `Iterator`, because a line is borrowed until the next call.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<Item<'_>> {
-        let step = loop {
-            if let Some(step) = self.next_of_run() {
-                break step;
+        let (number, start, end) = loop {
+            match self.next_of_run() {
+                Some(Ok(line)) => break line,
+                Some(Err(too_long)) => return Some(Item::TooLong(too_long)),
+                None => {}
             }
-            if let Some(step) = self.next_run()? {
-                break step;
+            match self.next_run()? {
+                None => {}
+                Some(Between::TooLong(line)) => return Some(Item::TooLong(line)),
+                Some(Between::Failed { source, error }) => return Some(Item::Failed { source, error }),
             }
         };
-        Some(match step {
-            Step::Line { number, start, end } => {
-                Item::Line(Line { source: self.left.source, number, bytes: &self.batch.buf[start..end] })
-            }
-            Step::TooLong(line) => Item::TooLong(line),
-            Step::Failed { source, error } => Item::Failed { source, error },
-        })
+        Some(Item::Line(Line { source: self.left.source, number, bytes: &self.batch.buf[start..end] }))
     }
 
     /// What comes next, as [`Lines::next`], but with all lines of a source that follow each other at once: for who wants to
@@ -281,9 +278,8 @@ impl Lines {
             }
             match self.next_run()? {
                 None => {}
-                Some(Step::TooLong(line)) => return Some(Chunk::TooLong(line)),
-                Some(Step::Failed { source, error }) => return Some(Chunk::Failed { source, error }),
-                Some(Step::Line { .. }) => unreachable!("a run of lines is in `left`"),
+                Some(Between::TooLong(line)) => return Some(Chunk::TooLong(line)),
+                Some(Between::Failed { source, error }) => return Some(Chunk::Failed { source, error }),
             }
         }
     }
@@ -308,7 +304,8 @@ impl Lines {
         Place { source: Arc::clone(&self.infos[source].name), line: number }
     }
 
-    fn next_of_run(&mut self) -> Option<Step> {
+    /// Number, start and end of the next line of the run.
+    fn next_of_run(&mut self) -> Option<Result<(u64, usize, usize), TooLong>> {
         while self.left.start < self.left.end {
             let Left { source, number, start, end } = self.left;
             let (line, rest, len) = first_line(&self.batch.buf[start..end]);
@@ -316,17 +313,17 @@ impl Lines {
             self.left.start = end - rest.len();
             self.left.number += 1;
             if trimmed > self.max_line {
-                return Some(Step::TooLong(TooLong { source, number, bytes: len as u64 }));
+                return Some(Err(TooLong { source, number, bytes: len as u64 }));
             }
             if trimmed > 0 {
-                return Some(Step::Line { number, start, end: start + trimmed });
+                return Some(Ok((number, start, start + trimmed)));
             }
         }
         None
     }
 
     /// Goes to the next run. `None`: there is none; `Some(None)`: its lines are next.
-    fn next_run(&mut self) -> Option<Option<Step>> {
+    fn next_run(&mut self) -> Option<Option<Between>> {
         if self.run == self.batch.runs.len() {
             self.next_batch()?;
         }
@@ -337,8 +334,8 @@ impl Lines {
                 self.left = Left { source, number: first_line, start, end };
                 None
             }
-            Run::TooLong { source, line, bytes } => Some(Step::TooLong(TooLong { source, number: line, bytes })),
-            Run::Failed { source, error } => Some(Step::Failed { source, error }),
+            Run::TooLong { source, line, bytes } => Some(Between::TooLong(TooLong { source, number: line, bytes })),
+            Run::Failed { source, error } => Some(Between::Failed { source, error }),
             Run::Done { source, facts } => {
                 self.facts[source] = facts;
                 None

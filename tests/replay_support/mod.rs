@@ -2,10 +2,15 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "shared by tests that each need a part; a test may fail")]
 
+#[path = "../common/mod.rs"]
+mod common;
 pub mod story;
 
+#[allow(unused_imports, reason = "as above")]
+pub use common::shared;
+
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -114,17 +119,6 @@ fn resident_peak_mib(pid: u32) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
-}
-
-/// Something of the shared data. Where it is missing the test fails under CI and is skipped elsewhere.
-pub fn shared(name: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")).join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{} is missing", path.display());
-    eprintln!("skipped: {} is missing", path.display());
-    None
 }
 
 pub fn write(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) -> String {

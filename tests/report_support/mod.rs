@@ -1,6 +1,10 @@
 //! Synthetic mail: hijacks and ordinary accounts, with the alerts and steps that a detector would give.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
+pub use common::Dice;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -14,23 +18,6 @@ pub const START: i64 = 1_341_900_000_000;
 
 /// One event with what the detector said about it.
 pub type Seen = (Event<'static>, Step);
-
-/// A small generator: the same numbers every time (splitmix64).
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-}
 
 /// How one account was hijacked.
 #[derive(Clone)]
