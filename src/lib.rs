@@ -10,3 +10,4 @@ pub mod input;
 pub mod logs;
 pub mod report;
 pub mod state;
+pub mod telemetry;
