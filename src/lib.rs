@@ -12,3 +12,4 @@ pub mod logs;
 pub mod report;
 pub mod run;
 pub mod state;
+pub mod telemetry;
