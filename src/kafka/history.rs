@@ -6,7 +6,7 @@ use rdkafka::Message;
 
 use super::restore::{Error, Read, Reader};
 use super::settings::Kafka;
-use crate::event::{Limits, Timestamp, decode};
+use crate::event::{Decoded, Limits, Timestamp, decode};
 
 /// Records of one partition that are looked at for one that can be read.
 const LOOK_AT: u32 = 1_000;
@@ -44,10 +44,8 @@ impl History {
                 looked += 1;
                 let not_after = message.timestamp().to_millis().map(|ms| Timestamp(ms + super::FUTURE_MS));
                 let line = message.payload().unwrap_or_default();
-                if let Ok(decoded) = decode(line, limits, not_after)
-                    && let Some(ts) = decoded.event_time()
-                {
-                    oldest = Some(oldest.map_or(ts, |o: Timestamp| o.min(ts)));
+                if let Ok(Decoded::Event(event, _)) = decode(line, limits, not_after) {
+                    oldest = Some(oldest.map_or(event.ts, |o: Timestamp| o.min(event.ts)));
                     return Ok(Read::Enough);
                 }
                 Ok(if looked < LOOK_AT { Read::On } else { Read::Enough })

@@ -95,18 +95,18 @@ impl ProducerContext for OutletContext {
         match result {
             Ok(_) => match delivery.what {
                 What::Alert { appended_ms } => {
-                    self.metrics.alerts_sent_total.inc();
+                    self.metrics.alerts_sent.inc();
                     if appended_ms > 0 {
                         let took_ms = (now_ms() - appended_ms).max(0);
                         self.metrics.event_to_alert_seconds.observe(took_ms as f64 / 1000.0);
                     }
                 }
                 What::Reject => {
-                    self.metrics.rejects_sent_total.inc();
+                    self.metrics.rejects_sent.inc();
                 }
             },
             Err((error, _)) => {
-                self.metrics.alerts_failed_total.inc();
+                self.metrics.alerts_failed.inc();
                 let what = match delivery.what {
                     What::Alert { .. } => "an alert was not taken",
                     What::Reject => "a dead letter was not taken",

@@ -188,6 +188,11 @@ impl Reader {
         Ok(Self { consumer, timeout: kafka.timeout(), group: kafka.group.clone() })
     }
 
+    /// The consumer itself.
+    pub(super) fn consumer(&self) -> &BaseConsumer<Context> {
+        &self.consumer
+    }
+
     /// What failed, and what to do about it.
     pub fn broker(&self, what: &str, error: &KafkaError) -> Error {
         Error::Broker(self.consumer.context().trouble.explain(what, error))

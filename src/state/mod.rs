@@ -3,6 +3,8 @@
 //! A file is a line of text that names format and version, then one zstd stream (with its checksum) of postcard records: the
 //! head, then each account, by name. A newer program reads older versions; what it cannot read it refuses, never in half.
 
+pub mod record;
+
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
