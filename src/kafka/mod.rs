@@ -4,6 +4,7 @@
 //! and the cure.
 
 pub mod client;
+pub mod rejects;
 pub mod settings;
 
 pub use client::{Context, client_config};
