@@ -10,6 +10,7 @@ pub mod group;
 pub mod history;
 pub mod outlet;
 pub mod partitioner;
+pub mod rejects;
 pub mod restore;
 pub mod settings;
 
