@@ -7,6 +7,7 @@ mod explain;
 mod feed;
 mod find;
 mod replay;
+mod run;
 mod summary;
 mod table;
 
@@ -28,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Read mail logs and name the hijacked accounts
     Replay(Box<replay::Arguments>),
+    /// Consume the provider's events from Kafka, and alert
+    Run(run::Arguments),
     /// Measure on clean mail how often each score is reached, for choosing thresholds
     Calibrate(calibrate::Arguments),
     /// Print every configuration key with its default, or check a file
@@ -56,11 +59,14 @@ fn usage(e: impl Into<anyhow::Error>) -> Failure {
 
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MAILFUSE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
-    let done = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    // `run` has the format of its configuration.
+    if !matches!(command, Command::Run(_)) {
+        crate::telemetry::logs::init(crate::telemetry::logs::Format::Text, "warn");
+    }
+    let done = match command {
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };

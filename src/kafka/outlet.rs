@@ -14,6 +14,9 @@ use super::client::{self, LastTrouble, client_config, complain};
 use super::settings::Kafka;
 use crate::telemetry::Metrics;
 
+/// The largest record that is sent, in bytes: `mailfuse topics create` lets as much through.
+pub const RECORD_BYTES_MAX: usize = 8 << 20;
+
 /// What one span between two checkpoints has sent and not yet seen acknowledged.
 #[derive(Debug, Default)]
 pub struct Tracker {
@@ -149,7 +152,7 @@ impl Outlet {
             // An alert goes at once; a burst of them still travels together.
             .set("linger.ms", "1")
             .set("compression.type", "lz4")
-            .set("message.max.bytes", "8388608")
+            .set("message.max.bytes", (RECORD_BYTES_MAX + 1024).to_string())
             // Longer than brokers are away when they are restarted. What times out is made again from the checkpoint.
             .set("message.timeout.ms", "300000")
             .set("queue.buffering.max.messages", "100000")

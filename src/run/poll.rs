@@ -277,40 +277,19 @@ impl Poll {
 
     /// Polls until there is nothing to take, or enough has been taken to look at everything else again.
     fn poll(&mut self) {
-        let consumer = &self.consumer;
         let mut wait = POLL;
         for _ in 0..4096 {
-            match consumer.poll(wait) {
+            match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
-                    let (partition, offset) = (message.partition(), message.offset());
                     if self.version != self.shared.routes_version() {
                         break_off(&mut self.partitions, &self.shared, &mut self.version);
                     }
-                    let Some(reading) = self.partitions.get_mut(&partition).filter(|r| r.running) else { continue };
-                    let batch = match &mut reading.batch {
-                        Some(batch) => batch,
-                        none => {
-                            self.begun.push(partition);
-                            let used = self.lanes[reading.route.worker].empty.try_recv().ok();
-                            none.insert(Batch::new(Arc::clone(&reading.route.lease), used))
-                        }
-                    };
-                    batch.push(Record {
-                        offset,
-                        appended_ms: message.timestamp().to_millis().unwrap_or(0),
-                        key: message.key().unwrap_or_default(),
-                        value: message.payload().unwrap_or_default(),
-                    });
-                    if batch.is_full() {
-                        drop(message);
-                        self.begun.retain(|p| *p != partition);
-                        let full = reading.batch.take();
-                        let worker = reading.route.worker;
-                        if let Some(full) = full
-                            && !self.hand(worker, full)
-                        {
-                            return;
-                        }
+                    let full = take(&mut self.partitions, &mut self.begun, &self.lanes, &message);
+                    drop(message);
+                    if let Some((worker, full)) = full
+                        && !self.hand(worker, full)
+                    {
+                        return;
                     }
                     wait = Duration::ZERO;
                 }
@@ -485,6 +464,38 @@ impl Poll {
             tracing::error!(kind, "{}: {words}. {cure}", self.shared.kafka.topics.events);
         }
     }
+}
+
+/// Adds a record to the batch of its partition. Returns the batch, and for which worker, where it is full.
+fn take(
+    partitions: &mut HashMap<i32, Reading>,
+    begun: &mut Vec<i32>,
+    lanes: &[Lane],
+    message: &rdkafka::message::BorrowedMessage<'_>,
+) -> Option<(usize, Batch)> {
+    let partition = message.partition();
+    // What comes before a partition is restored comes again: it is sought to where it goes on.
+    let reading = partitions.get_mut(&partition).filter(|r| r.running)?;
+    let worker = reading.route.worker;
+    let batch = match &mut reading.batch {
+        Some(batch) => batch,
+        none => {
+            begun.push(partition);
+            let used = lanes[worker].empty.try_recv().ok();
+            none.insert(Batch::new(Arc::clone(&reading.route.lease), used))
+        }
+    };
+    batch.push(Record {
+        offset: message.offset(),
+        appended_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key().unwrap_or_default(),
+        value: message.payload().unwrap_or_default(),
+    });
+    if !batch.is_full() {
+        return None;
+    }
+    begun.retain(|p| *p != partition);
+    reading.batch.take().map(|full| (worker, full))
 }
 
 /// Takes over the routes as they are now; what was begun for an ended lease is dropped, because its next owner reads it again.

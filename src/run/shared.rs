@@ -162,6 +162,8 @@ pub struct Shared {
     failure: Mutex<Option<anyhow::Error>>,
     /// When the poll thread last turned, in milliseconds since the program began.
     turned_ms: AtomicU64,
+    /// Checkpoints stored.
+    pub checkpoints: AtomicU64,
     /// When the program began.
     pub started: Instant,
 }
@@ -216,6 +218,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             failure: Mutex::new(None),
             turned_ms: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
             started: Instant::now(),
         }
     }

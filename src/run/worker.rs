@@ -191,6 +191,7 @@ impl Worker {
         match stored.outcome {
             Ok(offset) => {
                 held.stored(offset, stored.changelog);
+                self.shared.checkpoints.fetch_add(1, Ordering::Relaxed);
                 self.shared.metrics.checkpointed(lease.partition, Instant::now());
                 self.watch_memory();
             }
@@ -313,8 +314,10 @@ impl Worker {
         match account {
             Some(account) => {
                 let decisions = self.shared.control.of(name);
-                let decisions = decisions.as_deref().map_or(&[][..], |d| &d.decisions);
-                AccountAnswer::Here(Box::new(AccountView::new(&account, &self.epoch.policy, decisions)))
+                let decisions = decisions.iter().flat_map(|d| &d.decisions);
+                let decisions: Vec<_> = decisions.filter_map(|d| serde_json::to_value(d).ok()).collect();
+                let now = Timestamp(outlet::now_ms());
+                AccountAnswer::Here(Box::new(AccountView::new(&account, &self.epoch.policy, &decisions, now)))
             }
             None => AccountAnswer::Unknown { partition },
         }
@@ -540,8 +543,10 @@ fn send_reject(shared: &Shared, epoch: &Epoch, held: &mut Held, record: Record<'
         by: &epoch.policy.by,
     };
     insist(held, || {
-        let headers = Some(rejects::headers(&origin));
-        shared.outlet.send(&topics.rejects, record.key, record.value, headers, What::Reject, &held.tracker)
+        let headers = rejects::headers(&origin);
+        let (headers, key, value) = rejects::fit(headers, Some(record.key), Some(record.value), outlet::RECORD_BYTES_MAX);
+        let (key, value) = (key.unwrap_or_default(), value.unwrap_or_default());
+        shared.outlet.send(&topics.rejects, key, value, Some(headers), What::Reject, &held.tracker)
     })?;
     if held.poison.bad(record.key) {
         let run = &epoch.run;
