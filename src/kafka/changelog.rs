@@ -7,13 +7,13 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::Offset;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::{ClientContext, Offset};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::client::{self, LastTrouble, client_config, complain};
+use super::client::{self, Context, client_config};
 use super::settings::Kafka;
 
 /// Why a checkpoint was not stored.
@@ -37,27 +37,6 @@ pub enum Error {
 const TRANSACTION_TIMEOUT_MS: u32 = 60_000;
 /// One call waits this long before it looks whether anybody still wants the result.
 const CALL: Duration = Duration::from_secs(2);
-
-struct Context {
-    trouble: LastTrouble,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, words: &str) {
-        client::log(level, facility, words);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        complain(&self.trouble, &error, reason);
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = ();
-
-    // Whether the records have arrived is what the commit says.
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
 
 /// The transactional producer of one partition.
 pub struct Changelog {
@@ -85,7 +64,7 @@ impl Changelog {
             .set("queue.buffering.max.messages", "100000")
             .set("queue.buffering.max.kbytes", "65536");
         let producer: BaseProducer<Context> =
-            config.create_with_context(Context { trouble: LastTrouble::default() }).map_err(client::Error::from)?;
+            config.create_with_context(Context::default()).map_err(client::Error::from)?;
         let changelog = Self {
             producer,
             events: kafka.topics.events.clone(),
@@ -136,7 +115,12 @@ impl Changelog {
     ///
     /// # Errors
     /// Where they did not; then nothing is visible, and [`Changelog::abort`] makes ready for the next.
-    pub fn commit(&mut self, next_offset: i64, group: &ConsumerGroupMetadata, wanted: &dyn Fn() -> bool) -> Result<(), Error> {
+    pub fn commit(
+        &mut self,
+        next_offset: i64,
+        group: &ConsumerGroupMetadata,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
         let deadline = Instant::now() + Duration::from_millis(TRANSACTION_TIMEOUT_MS.into());
         let mut offsets = TopicPartitionList::new();
         offsets
@@ -194,7 +178,12 @@ impl Changelog {
         let code = error.rdkafka_error_code();
         let fenced = matches!(
             code,
-            Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch | RDKafkaErrorCode::Fatal)
+            Some(
+                RDKafkaErrorCode::Fenced
+                    | RDKafkaErrorCode::ProducerFenced
+                    | RDKafkaErrorCode::InvalidProducerEpoch
+                    | RDKafkaErrorCode::Fatal
+            )
         );
         if fatal || fenced || self.producer.client().fatal_error().is_some() {
             Error::Fenced(words)
@@ -213,6 +202,9 @@ fn is_retriable(error: &KafkaError) -> bool {
 
 impl std::fmt::Debug for Changelog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Changelog").field("partition", &self.partition).field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("Changelog")
+            .field("partition", &self.partition)
+            .field("open", &self.open)
+            .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use super::settings::{Kafka, PASSWORD_VARIABLE};
 
@@ -162,6 +164,15 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         complain(&self.trouble, &error, reason);
     }
+}
+
+impl ConsumerContext for Context {}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    // For transactions: whether the records have arrived is what the commit says.
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 /// Passes a line of librdkafka on.

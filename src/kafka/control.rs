@@ -61,11 +61,18 @@ impl Control {
             Some(bytes) => match Decisions::parse(bytes) {
                 Ok(decisions) if decisions.account == key => decisions,
                 Ok(decisions) => {
-                    tracing::error!("{}: the key is not the account {}: not used", place(), decisions.account.escape_debug());
+                    tracing::error!(
+                        "{}: the key is not the account {}: not used",
+                        place(),
+                        decisions.account.escape_debug()
+                    );
                     return None;
                 }
                 Err(e) => {
-                    tracing::error!("{}: no control record ({e}): not used; write the account's whole list again", place());
+                    tracing::error!(
+                        "{}: no control record ({e}): not used; write the account's whole list again",
+                        place()
+                    );
                     return None;
                 }
             },
@@ -124,7 +131,9 @@ impl Control {
                     continue;
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => at_end = true,
-                Some(Err(e)) => tracing::warn!("{}", consumer.context().trouble.explain(&format!("{topic} is not readable"), &e)),
+                Some(Err(e)) => {
+                    tracing::warn!("{}", consumer.context().trouble.explain(&format!("{topic} is not readable"), &e))
+                }
                 None => {}
             }
             if !at_end || looked.elapsed() < LOOK {

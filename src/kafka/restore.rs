@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 
-use super::client::{self, LastTrouble, client_config, complain};
+use super::client::{self, Context, client_config};
 use super::settings::Kafka;
 use crate::core::policy::Policy;
 use crate::core::shard::Shard;
@@ -144,22 +144,6 @@ pub struct Progress {
     pub of: std::sync::atomic::AtomicU64,
 }
 
-pub(super) struct Context {
-    trouble: LastTrouble,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, words: &str) {
-        client::log(level, facility, words);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        complain(&self.trouble, &error, reason);
-    }
-}
-
-impl ConsumerContext for Context {}
-
 /// A consumer that is assigned by hand and never joins the group: it reads what is committed, to the end.
 pub struct Reader {
     consumer: BaseConsumer<Context>,
@@ -184,7 +168,7 @@ impl Reader {
             .set("fetch.message.max.bytes", "8388608")
             .set("queued.max.messages.kbytes", "65536")
             .set("fetch.wait.max.ms", "100");
-        let consumer = config.create_with_context(Context { trouble: LastTrouble::default() })?;
+        let consumer = config.create_with_context(Context::default())?;
         Ok(Self { consumer, timeout: kafka.timeout(), group: kafka.group.clone() })
     }
 
@@ -365,7 +349,9 @@ impl Reader {
             return Ok(offset);
         }
         if allowed.gap {
-            tracing::error!("{topic}:{partition}: offset {offset} is not there any more; going on at {low}, as --accept-gap allows");
+            tracing::error!(
+                "{topic}:{partition}: offset {offset} is not there any more; going on at {low}, as --accept-gap allows"
+            );
             return Ok(low);
         }
         Err(Error::OutOfRange { topic: topic.clone(), partition, offset, low, high })

@@ -1,7 +1,6 @@
 //! Records on their way from the poll thread to a worker: copied once, many to an allocation.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::lease::Lease;
 
@@ -17,8 +16,6 @@ pub struct Batch {
     pub lease: Arc<Lease>,
     /// The partition has been read to its end behind these.
     pub at_end: bool,
-    /// When the first of them was polled.
-    pub polled: Instant,
     bytes: Vec<u8>,
     records: Vec<Entry>,
 }
@@ -52,7 +49,7 @@ impl Batch {
         records.clear();
         // One giant message must not be kept room for for ever.
         bytes.shrink_to(4 * BYTES_FULL);
-        Self { lease, at_end: false, polled: Instant::now(), bytes, records }
+        Self { lease, at_end: false, bytes, records }
     }
 
     /// Adds a record.
@@ -67,11 +64,6 @@ impl Batch {
     /// Whether it should be sent on.
     pub fn is_full(&self) -> bool {
         self.records.len() >= RECORDS_MAX || self.bytes.len() >= BYTES_FULL
-    }
-
-    /// Whether it says nothing.
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && !self.at_end
     }
 
     /// How many records it holds.

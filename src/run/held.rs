@@ -89,7 +89,8 @@ impl Held {
 
     /// Whether everything it knows is stored, and nothing is under way.
     pub fn is_stored(&self) -> bool {
-        let nothing_to_store = self.is_stateless || self.shard.is_none() || self.stored_offset == Some(self.next_offset);
+        let nothing_to_store =
+            self.is_stateless || self.shard.is_none() || self.stored_offset == Some(self.next_offset);
         self.under_way.is_none() && nothing_to_store
     }
 

@@ -46,7 +46,9 @@ pub(super) fn note(shared: &Shared, json: &[u8]) {
     for (partition, board) in shared.boards() {
         accounts += board.accounts.load(Ordering::Relaxed);
         known += board.known.load(Ordering::Relaxed);
-        let Some(end) = topic.partitions.get(&partition.to_string()).map(|p| p.ls_offset).filter(|o| *o >= 0) else { continue };
+        let Some(end) = topic.partitions.get(&partition.to_string()).map(|p| p.ls_offset).filter(|o| *o >= 0) else {
+            continue;
+        };
         board.high.store(end, Ordering::Relaxed);
         let lag = (end - board.next_offset.load(Ordering::Relaxed)).max(0);
         shared.metrics.lag_messages.at(partition).set(lag);

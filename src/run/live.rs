@@ -64,7 +64,13 @@ impl Live for LiveView {
             boards.iter().map(|(p, _)| of.at(*p).get()).sum()
         };
         let t = &shared.kafka.topics;
-        let topics = [("events", &t.events), ("state", &t.state), ("alerts", &t.alerts), ("control", &t.control), ("rejects", &t.rejects)];
+        let topics = [
+            ("events", &t.events),
+            ("state", &t.state),
+            ("alerts", &t.alerts),
+            ("control", &t.control),
+            ("rejects", &t.rejects),
+        ];
         Status {
             version: env!("CARGO_PKG_VERSION"),
             config_digest: epoch.digest.clone(),

@@ -113,7 +113,10 @@ fn preflight(kafka: &Kafka, is_stateless: bool) -> anyhow::Result<i32> {
     }
     let control = reader.partitions(&t.control)?;
     if control != 1 {
-        return Err(anyhow!("{} has {control} partitions, it must have one: `mailfuse topics check` says more", t.control));
+        return Err(anyhow!(
+            "{} has {control} partitions, it must have one: `mailfuse topics check` says more",
+            t.control
+        ));
     }
     Ok(events)
 }
@@ -127,10 +130,9 @@ impl Instance {
         let config = &options.config;
         let epoch = epoch(config)?;
         let listener = match config.http.address()? {
-            Some(address) => Some(
-                std::net::TcpListener::bind(address)
-                    .with_context(|| format!("http.listen {address}: cannot be listened on; is another instance running?"))?,
-            ),
+            Some(address) => Some(std::net::TcpListener::bind(address).with_context(|| {
+                format!("http.listen {address}: cannot be listened on; is another instance running?")
+            })?),
             None => None,
         };
         let http_address = listener.as_ref().and_then(|l| l.local_addr().ok());
@@ -143,7 +145,8 @@ impl Instance {
         let (poll_orders, poll_inbox) = crossbeam_channel::unbounded();
         let (restore_orders, restore_inbox) = crossbeam_channel::unbounded();
         let (jobs, jobs_inbox) = crossbeam_channel::unbounded();
-        let (orders, inboxes): (Vec<Sender<Order>>, Vec<_>) = (0..count).map(|_| crossbeam_channel::unbounded()).unzip();
+        let (orders, inboxes): (Vec<Sender<Order>>, Vec<_>) =
+            (0..count).map(|_| crossbeam_channel::unbounded()).unzip();
         let shared = Arc::new(Shared::new(Parts {
             kafka: config.kafka.clone(),
             partitions,
@@ -198,7 +201,10 @@ impl Instance {
         if let Some(listener) = listener {
             let live = Arc::new(live::LiveView::new(&shared, instance_name(config, http_address)));
             runtime.spawn(telemetry::serve(listener, live, metrics, http_stopped));
-            tracing::info!("http://{}/ has metrics, status and accounts", http_address.map(|a| a.to_string()).unwrap_or_default());
+            tracing::info!(
+                "http://{}/ has metrics, status and accounts",
+                http_address.map(|a| a.to_string()).unwrap_or_default()
+            );
         }
         Ok(Self { shared, options, poll, workers, helpers, runtime, http_stop, http_address })
     }
@@ -247,7 +253,11 @@ impl Instance {
                 if *self.shared.epoch() == epoch {
                     tracing::info!("the configuration was read again: nothing has changed");
                 } else {
-                    tracing::info!("the configuration was read again: {} from now on, {} before", digest, self.shared.epoch().digest);
+                    tracing::info!(
+                        "the configuration was read again: {} from now on, {} before",
+                        digest,
+                        self.shared.epoch().digest
+                    );
                     self.shared.set_epoch(epoch);
                 }
                 self.options.config = config;
@@ -365,7 +375,10 @@ fn await_control(shared: &Shared) -> anyhow::Result<()> {
         }
         if Instant::now() > deadline {
             shared.stop();
-            return Err(anyhow!("{} cannot be read to its end: `mailfuse topics check` says more", shared.kafka.topics.control));
+            return Err(anyhow!(
+                "{} cannot be read to its end: `mailfuse topics check` says more",
+                shared.kafka.topics.control
+            ));
         }
         std::thread::sleep(Duration::from_millis(10));
     }

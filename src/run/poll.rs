@@ -62,11 +62,17 @@ impl ConsumerContext for Context {
 
 fn kind(error: &KafkaError) -> &'static str {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL) => "authentication",
+        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL) => {
+            "authentication"
+        }
         Some(RDKafkaErrorCode::AllBrokersDown) => "all_down",
         Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) => "transport",
         Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut) => "time_out",
-        Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition) => "unknown_topic",
+        Some(
+            RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition,
+        ) => "unknown_topic",
         Some(
             RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::GroupAuthorizationFailed
@@ -420,7 +426,9 @@ impl Poll {
             PollOrder::Pause(lease) => (lease, None),
         };
         let topic = self.shared.kafka.topics.events.clone();
-        let Some(reading) = self.partitions.get_mut(&lease.partition).filter(|r| *r.route.lease == *lease) else { return };
+        let Some(reading) = self.partitions.get_mut(&lease.partition).filter(|r| *r.route.lease == *lease) else {
+            return;
+        };
         let mut list = TopicPartitionList::new();
         list.add_partition(&topic, lease.partition);
         let Some(offset) = offset else {
@@ -434,7 +442,11 @@ impl Poll {
         match seek(&self.consumer, &topic, &lease, offset).and_then(|()| self.consumer.resume(&list)) {
             Ok(()) => reading.running = true,
             Err(e) => {
-                let words = self.consumer.context().trouble.explain(&format!("{topic}:{}: not readable from {offset}", lease.partition), &e);
+                let words = self
+                    .consumer
+                    .context()
+                    .trouble
+                    .explain(&format!("{topic}:{}: not readable from {offset}", lease.partition), &e);
                 tracing::warn!("{words}; it is restored again");
                 super::restorer::again(&self.shared, &lease, 1);
             }

@@ -250,7 +250,9 @@ impl Worker {
             return false;
         }
         if is_late {
-            tracing::warn!("the configuration changes without a checkpoint: after a crash, what came since the last one is judged anew");
+            tracing::warn!(
+                "the configuration changes without a checkpoint: after a crash, what came since the last one is judged anew"
+            );
         }
         for held in self.held.values_mut() {
             let run = &epoch.run;
@@ -325,14 +327,16 @@ impl Worker {
 
     fn batch(&mut self, batch: Batch) {
         let partition = batch.lease.partition;
-        if let Some(held) = self.held.get_mut(&partition).filter(|h| *h.lease == *batch.lease && !h.is_halted && h.drain.is_none())
+        if let Some(held) =
+            self.held.get_mut(&partition).filter(|h| *h.lease == *batch.lease && !h.is_halted && h.drain.is_none())
             && batch.lease.is_valid()
         {
             let began = Instant::now();
             let mut counts = Counts::default();
             let shared = &self.shared;
             for record in batch.records() {
-                let result = one(shared, &self.epoch, held, record, &mut self.alerts, &mut counts, &mut self.hasty_until);
+                let result =
+                    one(shared, &self.epoch, held, record, &mut self.alerts, &mut counts, &mut self.hasty_until);
                 if result.is_err() {
                     break;
                 }
@@ -441,14 +445,19 @@ fn one(
 }
 
 /// The shard; where there was no event at all when the partition was installed, history begins now.
-fn shard_of<'a>(shared: &Shared, epoch: &Epoch, held: &'a mut Held, event: &Event<'_>) -> Result<&'a mut Shard, Stopped> {
+fn shard_of<'a>(
+    shared: &Shared,
+    epoch: &Epoch,
+    held: &'a mut Held,
+    event: &Event<'_>,
+) -> Result<&'a mut Shard, Stopped> {
     if held.shard.is_none() {
         let lease = Arc::clone(&held.lease);
         let wanted = || lease.is_valid() && !shared.is_stopping();
         let since = loop {
-            let since = Reader::new(&shared.kafka)
-                .map_err(crate::kafka::restore::Error::from)
-                .and_then(|reader| shared.history.since(&reader, &shared.kafka, shared.partitions, &epoch.limits, &wanted));
+            let since = Reader::new(&shared.kafka).map_err(crate::kafka::restore::Error::from).and_then(|reader| {
+                shared.history.since(&reader, &shared.kafka, shared.partitions, &epoch.limits, &wanted)
+            });
             match since {
                 Ok(since) => break since.unwrap_or(event.ts),
                 Err(e) => {
@@ -526,7 +535,13 @@ fn send_alerts(shared: &Shared, held: &Held, alerts: &mut Vec<Alert>, appended_m
     Ok(())
 }
 
-fn send_reject(shared: &Shared, epoch: &Epoch, held: &mut Held, record: Record<'_>, reject: &Reject) -> Result<(), Stopped> {
+fn send_reject(
+    shared: &Shared,
+    epoch: &Epoch,
+    held: &mut Held,
+    record: Record<'_>,
+    reject: &Reject,
+) -> Result<(), Stopped> {
     let partition = held.lease.partition;
     let topics = &shared.kafka.topics;
     shared.metrics.rejected(partition, reject.reason(), 1);
@@ -544,7 +559,8 @@ fn send_reject(shared: &Shared, epoch: &Epoch, held: &mut Held, record: Record<'
     };
     insist(held, || {
         let headers = rejects::headers(&origin);
-        let (headers, key, value) = rejects::fit(headers, Some(record.key), Some(record.value), outlet::RECORD_BYTES_MAX);
+        let (headers, key, value) =
+            rejects::fit(headers, Some(record.key), Some(record.value), outlet::RECORD_BYTES_MAX);
         let (key, value) = (key.unwrap_or_default(), value.unwrap_or_default());
         shared.outlet.send(&topics.rejects, key, value, Some(headers), What::Reject, &held.tracker)
     })?;
