@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,6 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use super::labels::{OfConfig, OfFlag, OfKind, OfPartition, OfReason, OfReject, OfResult, flag};
+pub use super::labels::{Rebalance, Reload};
 use super::moments::Moments;
 use crate::core::alert::{AlertKind, Severity};
 use crate::event::Reject;
@@ -34,44 +35,6 @@ const LATENCY_S: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25
 const DECIDE_S: [f64; 13] = [1e-7, 2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 1e-3, 1e-2, 1e-1];
 /// A great state takes minutes to read.
 const RESTORE_S: [f64; 14] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfPartition {
-    partition: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfReject {
-    partition: i32,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfReason {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfKind {
-    kind: &'static str,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfResult {
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfFlag {
-    severity: &'static str,
-    kind: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfConfig {
-    digest: String,
-    version: &'static str,
-}
 
 /// One metric of every partition.
 #[derive(Debug, Clone)]
@@ -92,49 +55,6 @@ impl<M: Default + Clone> PerPartition<M> {
 
     fn forget(&self, partition: i32) {
         self.0.remove(&OfPartition { partition });
-    }
-}
-
-/// What a rebalance does to partitions of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rebalance {
-    /// They become ours.
-    Assign,
-    /// They are taken, and we may finish what we hold of them.
-    Revoke,
-    /// They are gone already.
-    Lost,
-}
-
-impl Rebalance {
-    const ALL: [Self; 3] = [Self::Assign, Self::Revoke, Self::Lost];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Assign => "assign",
-            Self::Revoke => "revoke",
-            Self::Lost => "lost",
-        }
-    }
-}
-
-/// What became of a configuration that was read again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reload {
-    /// It is in force.
-    Ok,
-    /// The old one stays in force.
-    Refused,
-}
-
-impl Reload {
-    const ALL: [Self; 2] = [Self::Ok, Self::Refused];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Refused => "refused",
-        }
     }
 }
 
@@ -419,20 +339,6 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-fn flag(kind: AlertKind, severity: Severity) -> OfFlag {
-    OfFlag {
-        kind: match kind {
-            AlertKind::Flagged => "flagged",
-            AlertKind::Escalated => "escalated",
-            AlertKind::Cleared => "cleared",
-        },
-        severity: match severity {
-            Severity::Warning => "warning",
-            Severity::Critical => "critical",
-        },
     }
 }
 

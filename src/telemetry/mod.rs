@@ -5,6 +5,7 @@
 pub mod account;
 mod door;
 pub mod http;
+mod labels;
 pub mod logs;
 pub mod metrics;
 mod moments;
