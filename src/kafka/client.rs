@@ -188,9 +188,15 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, words: &str) {
 
 /// Notes a complaint of librdkafka. Nothing is lost by it: librdkafka goes on trying.
 pub fn complain(trouble: &LastTrouble, error: &KafkaError, reason: &str) {
-    if let Some(code) = error.rdkafka_error_code() {
-        trouble.note(code, reason);
+    let Some(code) = error.rdkafka_error_code() else {
+        tracing::warn!(target: "kafka", error = %error, "{reason}");
+        return;
+    };
+    // The end of a partition is asked for, and reported as if it were an error.
+    if code == RDKafkaErrorCode::PartitionEOF {
+        return;
     }
+    trouble.note(code, reason);
     tracing::warn!(target: "kafka", error = %error, "{reason}");
 }
 

@@ -42,7 +42,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.shared.metrics.broker_error(kind(&error));
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            self.shared.metrics.broker_error(kind(&error));
+        }
         complain(&self.trouble, &error, reason);
     }
 
