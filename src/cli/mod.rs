@@ -6,7 +6,10 @@ mod config;
 mod explain;
 mod feed;
 mod find;
+mod publish;
+mod rejects;
 mod replay;
+mod stop;
 mod summary;
 mod table;
 
@@ -28,6 +31,10 @@ struct Arguments {
 enum Command {
     /// Read mail logs and name the hijacked accounts
     Replay(Box<replay::Arguments>),
+    /// Write logs or events to the topic that `run` reads
+    Publish(publish::Arguments),
+    /// Look at records that could not be read, and publish again those that now can be
+    Rejects(rejects::Arguments),
     /// Measure on clean mail how often each score is reached, for choosing thresholds
     Calibrate(calibrate::Arguments),
     /// Print every configuration key with its default, or check a file
@@ -61,6 +68,8 @@ pub fn run() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let done = match Arguments::parse().command {
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Publish(arguments) => publish::run(&arguments),
+        Command::Rejects(arguments) => rejects::run(&arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };

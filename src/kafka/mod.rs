@@ -4,8 +4,11 @@
 //! and the cure.
 
 pub mod client;
+pub mod publish;
+pub mod redrive;
 pub mod rejects;
 pub mod settings;
+pub mod to_end;
 
 pub use client::{Context, client_config};
 pub use settings::{Kafka, Topics};
