@@ -7,6 +7,8 @@ pub mod config;
 pub mod core;
 pub mod event;
 pub mod input;
+pub mod kafka;
 pub mod logs;
 pub mod report;
+pub mod run;
 pub mod state;

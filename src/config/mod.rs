@@ -13,7 +13,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::core::policy::{BadPolicy, Detect, Policy};
 use crate::event::Limits;
+use crate::kafka::{self, Kafka};
 use crate::logs::postfix;
+use crate::run;
 
 /// Every key with its default, commented.
 pub const REFERENCE: &str = include_str!("reference.toml");
@@ -33,6 +35,41 @@ pub struct Config {
     pub postfix: postfix::Options,
     /// The detector.
     pub detect: Detect,
+    /// The brokers and topics.
+    pub kafka: Kafka,
+    /// The consumer.
+    pub run: run::Run,
+    /// Metrics, status, accounts.
+    pub http: run::Http,
+    /// What it says about itself.
+    pub log: Log,
+}
+
+/// Logs, which go to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What decides about alerts: the rest of the configuration is not in the digest.
+#[derive(Serialize)]
+struct Deciding<'a> {
+    events: &'a Limits,
+    postfix: &'a postfix::Options,
+    detect: &'a Detect,
 }
 
 /// A configuration that cannot be used.
@@ -86,6 +123,22 @@ pub enum Error {
         /// What is wrong.
         source: BadPolicy,
     },
+    /// The same, of the brokers.
+    #[error("{name}: {source}")]
+    Kafka {
+        /// The file.
+        name: String,
+        /// What is wrong.
+        source: kafka::settings::BadSettings,
+    },
+    /// The same, of the consumer.
+    #[error("{name}: {source}")]
+    Run {
+        /// The file.
+        name: String,
+        /// What is wrong.
+        source: run::settings::BadSettings,
+    },
 }
 
 impl Config {
@@ -118,13 +171,17 @@ impl Config {
             }
         })?;
         config.policy([0; 16]).map_err(|source| Error::Policy { name: name.to_owned(), source })?;
+        config.kafka.check().map_err(|source| Error::Kafka { name: name.to_owned(), source })?;
+        let run = config.run.check().and_then(|()| config.http.address().map(drop));
+        run.map_err(|source| Error::Run { name: name.to_owned(), source })?;
         Ok(config)
     }
 
-    /// The first twelve hexadecimal digits of the SHA-256 of the configuration in force, defaults and all. Equal digests and
-    /// equal programs give equal alerts.
+    /// The first twelve hexadecimal digits of the SHA-256 of what decides about alerts in the configuration in force, defaults
+    /// and all: equal digests and equal programs give equal alerts, on whatever brokers.
     pub fn digest(&self) -> String {
-        let canonical = toml::to_string(self).unwrap_or_default();
+        let deciding = Deciding { events: &self.events, postfix: &self.postfix, detect: &self.detect };
+        let canonical = toml::to_string(&deciding).unwrap_or_default();
         let mut digest = String::new();
         for byte in &Sha256::digest(canonical.as_bytes())[..6] {
             let _ = write!(digest, "{byte:02x}");
@@ -203,7 +260,10 @@ fn check_keys(text: &str, name: &str, given: &DeTable<'_>, known: &toml::Table, 
                 key: path,
             });
         };
-        if let (DeValue::Table(given), toml::Value::Table(known)) = (value.get_ref(), default) {
+        if let (DeValue::Table(given), toml::Value::Table(known)) = (value.get_ref(), default)
+            // A table whose default is empty holds names that are somebody else's.
+            && !known.is_empty()
+        {
             check_keys(text, name, given, known, &format!("{path}."))?;
         }
     }

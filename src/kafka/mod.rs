@@ -1,0 +1,11 @@
+//! Kafka: how mailfuse connects, and what it reads and writes there.
+//!
+//! librdkafka does the protocol. What is here says how it is set up, and turns what it reports into errors that name the place
+//! and the cure.
+
+pub mod client;
+pub mod rejects;
+pub mod settings;
+
+pub use client::{Context, client_config};
+pub use settings::{Kafka, Topics};
