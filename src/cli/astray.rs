@@ -1,5 +1,6 @@
 //! Stamps from nowhere: one event of 2100 in a file of 2024 must not move any clock, and needs no look at a clock to be told.
 
+use super::feed::Came;
 use crate::event::{Event, Reject, Timestamp, encode};
 use crate::input::Place;
 
@@ -13,7 +14,16 @@ const HELD_MAX: usize = 2;
 #[derive(Debug, Default)]
 pub(super) struct Astray {
     newest: Option<Timestamp>,
-    held: Vec<(Event<'static>, Place)>,
+    held: Vec<Held>,
+}
+
+/// An event that waits for another one to agree.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub event: Event<'static>,
+    pub place: Place,
+    /// The line, where the event was one.
+    pub line: Option<Vec<u8>>,
 }
 
 /// What is to be done with an event.
@@ -29,8 +39,9 @@ pub(super) enum Belief {
 #[derive(Debug, Default)]
 pub(super) struct Settled {
     /// Believed after all: to be passed on first.
-    pub confirmed: Option<Event<'static>>,
-    /// Not believed: where, why, and the event as the contract writes it, for whoever wants to mend and replay it.
+    pub confirmed: Option<Held>,
+    /// Not believed: where, why, and its line, or else the event as the contract writes it, for whoever wants to mend and
+    /// replay it.
     pub rejected: Vec<(Place, Reject, Vec<u8>)>,
     /// Whether the event that was looked at is to be passed on.
     pub pass: bool,
@@ -41,7 +52,10 @@ fn near(a: Timestamp, b: Timestamp) -> bool {
 }
 
 /// Empty where the contract has no form for it.
-fn record(event: &Event<'_>) -> Vec<u8> {
+fn record(event: &Event<'_>, line: Option<&[u8]>) -> Vec<u8> {
+    if let Some(line) = line {
+        return line.to_vec();
+    }
     let mut line = Vec::new();
     match encode(event, &mut line) {
         Ok(()) => line.trim_ascii_end().to_vec(),
@@ -49,9 +63,16 @@ fn record(event: &Event<'_>) -> Vec<u8> {
     }
 }
 
+impl Held {
+    fn reject(self, near: Timestamp) -> (Place, Reject, Vec<u8>) {
+        let record = record(&self.event, self.line.as_deref());
+        (self.place, Reject::Astray { ts: self.event.ts, near }, record)
+    }
+}
+
 impl Astray {
-    /// Looks at the next event. `place` is asked for only where the event must be held or rejected.
-    pub(super) fn look(&mut self, event: &Event<'_>, place: impl FnOnce() -> Place) -> Belief {
+    /// Looks at the next event. The place is asked for only where the event must be held or rejected.
+    pub(super) fn look(&mut self, event: &Event<'_>, came: &Came<'_>) -> Belief {
         let ts = event.ts;
         if let Some(newest) = self.newest
             && near(ts, newest)
@@ -65,24 +86,28 @@ impl Astray {
             };
         }
         let mut settled = Settled::default();
-        if let Some(i) = self.held.iter().position(|(held, _)| near(held.ts, ts)) {
-            let (confirmed, _) = self.held.remove(i);
-            self.newest = Some(confirmed.ts.max(ts));
+        if let Some(i) = self.held.iter().position(|held| near(held.event.ts, ts)) {
+            let confirmed = self.held.remove(i);
+            self.newest = Some(confirmed.event.ts.max(ts));
             settled = Settled { rejected: self.reject_held(ts), confirmed: Some(confirmed), pass: true };
         } else if let Some(newest) = self.newest.filter(|newest| ts < *newest) {
-            settled.rejected.push((place(), Reject::Astray { ts, near: newest }, record(event)));
+            let why = Reject::Astray { ts, near: newest };
+            settled.rejected.push(((came.place)(), why, record(event, came.line)));
         } else {
             if self.held.len() == HELD_MAX {
-                let (held, at) = self.held.remove(0);
-                settled.rejected.push((at, Reject::Astray { ts: held.ts, near: ts }, record(&held)));
+                settled.rejected.push(self.held.remove(0).reject(ts));
             }
-            self.held.push((event.clone().into_owned(), place()));
+            self.held.push(Held {
+                event: event.clone().into_owned(),
+                place: (came.place)(),
+                line: came.line.map(<[u8]>::to_vec),
+            });
         }
         Belief::Settled(Box::new(settled))
     }
 
     fn reject_held(&mut self, near: Timestamp) -> Vec<(Place, Reject, Vec<u8>)> {
-        self.held.drain(..).map(|(held, at)| (at, Reject::Astray { ts: held.ts, near }, record(&held))).collect()
+        self.held.drain(..).map(|held| held.reject(near)).collect()
     }
 
     /// The end of the input: an only event is believed, a last one that jumps is not.
@@ -91,8 +116,8 @@ impl Astray {
             Some(newest) => Settled { rejected: self.reject_held(newest), ..Settled::default() },
             None if self.held.is_empty() => Settled::default(),
             None => {
-                let (confirmed, _) = self.held.remove(0);
-                Settled { rejected: self.reject_held(confirmed.ts), confirmed: Some(confirmed), pass: false }
+                let confirmed = self.held.remove(0);
+                Settled { rejected: self.reject_held(confirmed.event.ts), confirmed: Some(confirmed), pass: false }
             }
         }
     }
@@ -114,16 +139,16 @@ mod tests {
             let ts = Timestamp((y - 1970) * 365 * 86_400_000 + i as i64);
             let event = Event { ts, account: Some(Cow::Borrowed("a")), id: None, tenant: None, kind };
             let place = || Place { source: "f".into(), line: i as u64 };
-            let settled = match astray.look(&event, place) {
+            let settled = match astray.look(&event, &Came { place: &place, line: None }) {
                 Belief::Pass => Settled { pass: true, ..Settled::default() },
                 Belief::Settled(settled) => *settled,
             };
             settled.rejected.into_iter().for_each(|(place, why, _)| reject(place, why));
-            passed.extend(settled.confirmed.map(|h| year(h.ts)));
+            passed.extend(settled.confirmed.map(|h| year(h.event.ts)));
             passed.extend(settled.pass.then(|| year(ts)));
         }
         let end = astray.finish();
-        passed.extend(end.confirmed.map(|h| year(h.ts)));
+        passed.extend(end.confirmed.map(|h| year(h.event.ts)));
         end.rejected.into_iter().for_each(|(place, why, _)| reject(place, why));
         (passed, rejected)
     }

@@ -96,7 +96,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let sources = arguments.files.iter().map(Source::path).collect();
     let (mut shard, mut measured, mut ignored): (Option<Shard>, _, _) = (None, Measured::default(), Vec::new());
-    let seen = feed::read(sources, &reading, &config, "measuring", None, &mut |event| {
+    let seen = feed::read(sources, &reading, &config, "measuring", None, &mut |event, _| {
         let Some(name) = event.account.as_deref().filter(|a| !except.contains(*a)) else { return Ok(()) };
         let shard = shard.get_or_insert_with(|| Shard::new(Arc::clone(&policy), event.ts));
         let step = shard.step(event, &mut ignored);

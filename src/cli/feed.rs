@@ -114,6 +114,17 @@ impl RejectsFile {
     }
 }
 
+/// Where an event came from.
+pub(super) struct Came<'a> {
+    /// Its file and line, where somebody wants to know.
+    pub place: &'a dyn Fn() -> Place,
+    /// The line, where the event was one: with all that the contract does not know.
+    pub line: Option<&'a [u8]>,
+}
+
+/// What is done with each event.
+pub(super) type Each<'a> = &'a mut dyn FnMut(&Event<'_>, &Came<'_>) -> Result<(), Failure>;
+
 /// Reads all sources, and passes every event within the bounds of time to `each`, in order.
 pub(super) fn read(
     sources: Vec<Source>,
@@ -121,42 +132,56 @@ pub(super) fn read(
     config: &Config,
     title: &str,
     rejects: Option<&mut RejectsFile>,
-    each: &mut dyn FnMut(&Event<'_>) -> Result<(), Failure>,
+    each: Each<'_>,
 ) -> Result<Seen, Failure> {
+    let mut seen = Seen::default();
+    read_into(&mut seen, sources, reading, config, title, rejects, each)?;
+    Ok(seen)
+}
+
+/// The same, for who wants to know what was seen when `each` put an end to it.
+pub(super) fn read_into(
+    seen: &mut Seen,
+    sources: Vec<Source>,
+    reading: &Reading,
+    config: &Config,
+    title: &str,
+    rejects: Option<&mut RejectsFile>,
+    each: Each<'_>,
+) -> Result<(), Failure> {
     let mut lines = open(sources, reading, config)?;
     let mut stampers: Vec<Stamper> = lines.sources().iter().map(|info| stamper(info, reading)).collect();
     let names: Vec<Arc<str>> = lines.sources().iter().map(|info| Arc::clone(&info.name)).collect();
     let formats: Vec<Option<Format>> = lines.sources().iter().map(|info| info.format).collect();
     let mut postfix = formats.contains(&Some(Format::Postfix)).then(|| Postfix::new(config.postfix.clone()));
-    let mut seen = Seen::default();
     let mut bar = Bar::new(lines.progress(), title);
     let mut gate = Gate { reading, astray: Astray::default(), failed: None, each, rejects };
     while let Some(chunk) = lines.next_chunk() {
         match chunk {
             Chunk::Lines(run) => {
-                bar.show(&seen);
+                bar.show(seen);
                 let (source, name) = (run.source(), &names[run.source()]);
                 let place = |line: u64| Place { source: Arc::clone(name), line };
                 if let (Some(Format::Postfix), Some(postfix)) = (formats[source], &mut postfix) {
-                    read_postfix(run, config, postfix, &mut stampers[source], &mut gate, &mut seen, &place)?;
+                    read_postfix(run, config, postfix, &mut stampers[source], &mut gate, seen, &place)?;
                 } else {
-                    read_events(run, config, &mut gate, &mut seen, &place)?;
+                    read_events(run, config, &mut gate, seen, &place)?;
                 }
             }
             Chunk::TooLong(line) => {
                 let place = Place { source: Arc::clone(&names[line.source]), line: line.number };
-                gate.too_long(place, config, &mut seen)?;
+                gate.too_long(place, config, seen)?;
             }
             Chunk::Failed { error, .. } => seen.failures.push(error),
         }
     }
     if let Some(mut postfix) = postfix {
         let end = || Place { source: "the end of the logs".into(), line: 0 };
-        postfix.finish(&mut |event| gate.pass(event, &end, &mut seen));
+        postfix.finish(&mut |event| gate.pass(event, &Came { place: &end, line: None }, seen));
         seen.postfix = Some(postfix.stats().clone());
     }
-    gate.finish(&mut seen)?;
-    bar.end();
+    gate.finish(seen)?;
+    drop(bar);
     for (i, info) in lines.sources().iter().enumerate() {
         let facts = lines.facts(i);
         seen.sources.push(SeenSource {
@@ -167,7 +192,7 @@ pub(super) fn read(
             assumed: stampers[i].assumed(),
         });
     }
-    Ok(seen)
+    Ok(())
 }
 
 fn read_postfix(
@@ -192,7 +217,8 @@ fn read_postfix(
             seen.unstamped += 1;
             continue;
         };
-        postfix.push(ts, &line.bytes[host..], &mut |event| gate.pass(event, &|| place(line.number), seen));
+        let came = Came { place: &|| place(line.number), line: None };
+        postfix.push(ts, &line.bytes[host..], &mut |event| gate.pass(event, &came, seen));
         gate.check()?;
     }
     Ok(())
@@ -215,7 +241,7 @@ fn read_events(
         match decoded {
             Some(Ok(Decoded::Event(event, cut))) => {
                 seen.cut += u64::from(cut.any());
-                gate.pass(&event, &|| place(line.number), seen);
+                gate.pass(&event, &Came { place: &|| place(line.number), line: Some(line.bytes) }, seen);
             }
             Some(Ok(Decoded::UnknownKind)) => seen.unknown_kinds += 1,
             Some(Err(reject)) => seen.reject(&reject, place(line.number), line.bytes, gate.rejects.as_deref_mut())?,
@@ -291,7 +317,7 @@ struct Gate<'a> {
     astray: Astray,
     /// An error of `each` ends the reading after the line that caused it.
     failed: Option<Failure>,
-    each: &'a mut dyn FnMut(&Event<'_>) -> Result<(), Failure>,
+    each: Each<'a>,
     rejects: Option<&'a mut RejectsFile>,
 }
 
@@ -302,15 +328,15 @@ impl Gate<'_> {
         seen.reject(&reject, place, b"", self.rejects.as_deref_mut())
     }
 
-    fn pass(&mut self, event: &Event<'_>, place: &dyn Fn() -> Place, seen: &mut Seen) {
-        if let Belief::Settled(settled) = self.astray.look(event, place) {
+    fn pass(&mut self, event: &Event<'_>, came: &Came<'_>, seen: &mut Seen) {
+        if let Belief::Settled(settled) = self.astray.look(event, came) {
             let pass = settled.pass;
             self.settle(*settled, seen);
             if !pass {
                 return;
             }
         }
-        self.believed(event, seen);
+        self.believed(event, came, seen);
     }
 
     fn settle(&mut self, settled: Settled, seen: &mut Seen) {
@@ -318,7 +344,8 @@ impl Gate<'_> {
             self.reject(&reject, at, &record, seen);
         }
         if let Some(held) = settled.confirmed {
-            self.believed(&held, seen);
+            let came = Came { place: &|| held.place.clone(), line: held.line.as_deref() };
+            self.believed(&held.event, &came, seen);
         }
     }
 
@@ -328,7 +355,7 @@ impl Gate<'_> {
         }
     }
 
-    fn believed(&mut self, event: &Event<'_>, seen: &mut Seen) {
+    fn believed(&mut self, event: &Event<'_>, came: &Came<'_>, seen: &mut Seen) {
         let before = self.reading.since.is_some_and(|since| event.ts < since);
         if before || self.reading.until.is_some_and(|until| event.ts >= until) {
             seen.outside += 1;
@@ -337,7 +364,7 @@ impl Gate<'_> {
         seen.events += 1;
         seen.at(event.ts);
         if self.failed.is_none()
-            && let Err(failure) = (self.each)(event)
+            && let Err(failure) = (self.each)(event, came)
         {
             self.failed = Some(failure);
         }
@@ -449,8 +476,10 @@ impl Bar {
         self.bar.set_position(self.progress.read());
         self.bar.set_message(format!("{} events", super::table::thousands(seen.events)));
     }
+}
 
-    fn end(&self) {
+impl Drop for Bar {
+    fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
 }

@@ -6,8 +6,11 @@ mod config;
 mod explain;
 mod feed;
 mod find;
+mod publish;
+mod rejects;
 mod replay;
 mod run;
+mod stop;
 mod summary;
 mod table;
 
@@ -31,6 +34,10 @@ enum Command {
     Replay(Box<replay::Arguments>),
     /// Consume the provider's events from Kafka, and alert
     Run(run::Arguments),
+    /// Write logs or events to the topic that `run` reads
+    Publish(publish::Arguments),
+    /// Look at records that could not be read, and publish again those that now can be
+    Rejects(rejects::Arguments),
     /// Measure on clean mail how often each score is reached, for choosing thresholds
     Calibrate(calibrate::Arguments),
     /// Print every configuration key with its default, or check a file
@@ -67,6 +74,8 @@ pub fn run() -> ExitCode {
     let done = match command {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Publish(arguments) => publish::run(&arguments),
+        Command::Rejects(arguments) => rejects::run(&arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };

@@ -104,7 +104,7 @@ pub(super) enum FormatArgument {
 }
 
 impl FormatArgument {
-    fn format(self) -> Option<Format> {
+    pub(super) fn format(self) -> Option<Format> {
         match self {
             Self::Auto => None,
             Self::Events => Some(Format::Events),
@@ -184,7 +184,7 @@ fn reading(arguments: &Arguments) -> Result<Reading, Failure> {
 }
 
 /// An RFC 3339 time, or a date or date and time in the zone of the logs.
-fn parse_time(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+pub(super) fn parse_time(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     if let Ok(time) = Timestamp::parse(text) {
         return Some(time);
     }
@@ -271,8 +271,13 @@ impl Replay<'_> {
         let mut finder = a.find.as_deref().map(Finder::new);
         let (mut alerts, mut incidents, mut fresh) = (Vec::new(), Incidents::default(), Vec::new());
         let keep = a.report.is_some() || a.extract.is_some() || a.explain.is_some();
-        let seen =
-            feed::read(self.sources.open(), &self.reading, &self.config, "reading", rejects.as_mut(), &mut |event| {
+        let seen = feed::read(
+            self.sources.open(),
+            &self.reading,
+            &self.config,
+            "reading",
+            rejects.as_mut(),
+            &mut |event, _| {
                 if let Some(finder) = &mut finder {
                     finder.event(event);
                 }
@@ -284,7 +289,8 @@ impl Replay<'_> {
                     give(&mut fresh, &mut sink, &mut incidents, keep.then_some(&mut alerts))?;
                 }
                 Ok(())
-            })?;
+            },
+        )?;
         let shard = detector.finish(&mut fresh);
         give(&mut fresh, &mut sink, &mut incidents, keep.then_some(&mut alerts))?;
         incidents.finish(&shard);
@@ -314,7 +320,7 @@ impl Replay<'_> {
             report::extract::Extractor::new(&account.to_ascii_lowercase(), &first.alerts, EXTRACT_ROWS_MAX)
         });
         let mut ignored = Vec::new();
-        feed::read(self.sources.open(), &self.reading, &self.config, "gathering", None, &mut |event| {
+        feed::read(self.sources.open(), &self.reading, &self.config, "gathering", None, &mut |event, _| {
             let step = detector.step(event, &mut ignored);
             ignored.clear();
             if let Some(collector) = &mut collector {

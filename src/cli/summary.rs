@@ -218,14 +218,7 @@ fn what_part(t: &mut String, seen: &Seen, shard: &Shard) {
             let _ = writeln!(t, "          {} {what}", thousands(n));
         }
     }
-    if seen.rejected() > 0 {
-        let _ = writeln!(t, "Rejected  {}; `--rejects FILE` keeps them", count(seen.rejected(), "record"));
-        for (reason, (n, samples)) in &seen.rejects {
-            let at: Vec<String> = samples.iter().map(|(place, _)| printable(&place.to_string())).collect();
-            let why = samples.first().map(|(_, why)| printable(why)).unwrap_or_default();
-            let _ = writeln!(t, "          {} {reason}, as at {}: {why}", thousands(*n), at.join(", "));
-        }
-    }
+    rejected_part(t, seen);
     if !seen.gaps.is_empty() {
         let _ = writeln!(
             t,
@@ -234,6 +227,18 @@ fn what_part(t: &mut String, seen: &Seen, shard: &Shard) {
         );
         for (from, to) in seen.gaps.iter().take(3) {
             let _ = writeln!(t, "          {from} to {to}");
+        }
+    }
+}
+
+/// What could not be read, by reason, with where and why.
+pub(super) fn rejected_part(t: &mut String, seen: &Seen) {
+    if seen.rejected() > 0 {
+        let _ = writeln!(t, "Rejected  {}; `--rejects FILE` keeps them", count(seen.rejected(), "record"));
+        for (reason, (n, samples)) in &seen.rejects {
+            let at: Vec<String> = samples.iter().map(|(place, _)| printable(&place.to_string())).collect();
+            let why = samples.first().map(|(_, why)| printable(why)).unwrap_or_default();
+            let _ = writeln!(t, "          {} {reason}, as at {}: {why}", thousands(*n), at.join(", "));
         }
     }
 }

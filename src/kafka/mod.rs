@@ -10,9 +10,12 @@ pub mod group;
 pub mod history;
 pub mod outlet;
 pub mod partitioner;
+pub mod publish;
+pub mod redrive;
 pub mod rejects;
 pub mod restore;
 pub mod settings;
+pub mod to_end;
 
 pub use client::{Context, client_config};
 pub use settings::{Kafka, Topics};

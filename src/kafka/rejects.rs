@@ -90,7 +90,7 @@ pub fn fit<'a>(
     (cut, key, value.map(|v| &v[..v.len().min(rest)]))
 }
 
-/// The headers of the marker that says: this one was published again. Such a record has neither key nor value.
+/// The headers of the marker that says: this one was published again. Such a record has no value.
 pub fn redriven(source: &Source) -> OwnedHeaders {
     OwnedHeaders::new_with_capacity(1).insert(Header { key: REDRIVEN, value: Some(&source.to_string()) })
 }
