@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// What is known of the control topic.
 #[derive(Debug, Default)]
 pub struct Control {
-    by_account: RwLock<HashMap<String, Arc<Decisions>>>,
+    by_account: RwLock<HashMap<Box<str>, Arc<Decisions>>>,
     /// Everything written before this moment is known, in milliseconds since 1970.
     read_until_ms: AtomicI64,
     /// The offset of the next record.
@@ -57,9 +57,9 @@ impl Control {
         let key = String::from_utf8_lossy(message.key().unwrap_or_default()).to_ascii_lowercase();
         let decisions = match message.payload() {
             // A tombstone: nothing stands any more.
-            None => Decisions { account: key, decisions: Vec::new() },
+            None => Decisions { account: key.into(), decisions: Vec::new() },
             Some(bytes) => match Decisions::parse(bytes) {
-                Ok(decisions) if decisions.account == key => decisions,
+                Ok(decisions) if *decisions.account == *key => decisions,
                 Ok(decisions) => {
                     tracing::error!(
                         "{}: the key is not the account {}: not used",

@@ -232,6 +232,10 @@ impl Poll {
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             .set("statistics.interval.ms", "1000");
+        // A named instance that comes back has its partitions at once, and its older self is fenced (KIP-345).
+        if !run.instance.is_empty() {
+            config.set("group.instance.id", &run.instance);
+        }
         for (key, value) in [
             // Little waiting where little comes, few requests where much does.
             ("fetch.wait.max.ms", "100"),
