@@ -3,6 +3,7 @@
 mod astray;
 mod calibrate;
 mod config;
+mod control;
 mod explain;
 mod feed;
 mod find;
