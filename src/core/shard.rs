@@ -151,6 +151,11 @@ impl Shard {
         Timestamp(self.newest_ms)
     }
 
+    /// Sets since when there is history, of a shard that is being restored.
+    pub fn restore_history(&mut self, since: Timestamp) {
+        self.history_since = since;
+    }
+
     /// Sets the clock of a shard that is being restored.
     pub fn restore_clock(&mut self, newest: Timestamp) {
         self.newest_ms = newest.0;

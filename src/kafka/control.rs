@@ -136,7 +136,8 @@ impl Control {
                 }
                 None => {}
             }
-            if !at_end || looked.elapsed() < LOOK {
+            let is_new = self.read_until_ms.load(Ordering::Acquire) == 0;
+            if !at_end || (looked.elapsed() < LOOK && !is_new) {
                 continue;
             }
             looked = Instant::now();
@@ -146,12 +147,15 @@ impl Control {
                 self.read_until_ms.store(now_ms, Ordering::Release);
             } else if let Some((then_ms, h)) = before
                 && h == high
+                && now_ms - then_ms >= LOOK.as_millis() as i64
             {
                 // Nothing has come since the last look, and the end has not moved: what is missing was compacted away, or is
                 // a marker of a transaction.
                 self.read_until_ms.store(then_ms, Ordering::Release);
             }
-            before = Some((now_ms, high));
+            if before.is_none_or(|(then_ms, h)| h != high || now_ms - then_ms >= LOOK.as_millis() as i64) {
+                before = Some((now_ms, high));
+            }
         }
         Ok(())
     }

@@ -166,7 +166,7 @@ impl Reader {
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             .set("fetch.message.max.bytes", "8388608")
-            .set("queued.max.messages.kbytes", "65536")
+            .set("queued.max.messages.kbytes", "16384")
             .set("fetch.wait.max.ms", "100");
         let consumer = config.create_with_context(Context::default())?;
         Ok(Self { consumer, timeout: kafka.timeout(), group: kafka.group.clone() })

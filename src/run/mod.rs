@@ -40,8 +40,8 @@ use worker::Worker;
 
 /// Batches that wait for a worker.
 const BATCHES: usize = 64;
-/// Restoring threads: disk and network are shared, and memory is needed for each.
-const RESTORERS: usize = 2;
+/// Restoring threads. A restore mostly waits: for the brokers to end what the old owner had begun, and for what is fetched.
+const RESTORERS: usize = 6;
 /// Time that closing takes at most, beside the drain.
 const CLOSE: Duration = Duration::from_secs(10);
 
