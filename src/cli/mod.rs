@@ -11,6 +11,7 @@ mod publish;
 mod rejects;
 mod replay;
 mod run;
+mod state;
 mod stop;
 mod summary;
 mod table;
@@ -39,6 +40,8 @@ enum Command {
     Publish(publish::Arguments),
     /// Look at records that could not be read, and publish again those that now can be
     Rejects(rejects::Arguments),
+    /// Take what was learned out of the state topic, or put it in
+    State(state::Arguments),
     /// Measure on clean mail how often each score is reached, for choosing thresholds
     Calibrate(calibrate::Arguments),
     /// Print every configuration key with its default, or check a file
@@ -77,6 +80,7 @@ pub fn run() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Rejects(arguments) => rejects::run(&arguments),
+        Command::State(arguments) => state::run(&arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };
