@@ -9,6 +9,7 @@ mod find;
 mod replay;
 mod summary;
 mod table;
+mod topics;
 
 use std::io;
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Read mail logs and name the hijacked accounts
     Replay(Box<replay::Arguments>),
+    /// Make the Kafka topics that are missing, and check all of them
+    Topics(topics::Arguments),
     /// Measure on clean mail how often each score is reached, for choosing thresholds
     Calibrate(calibrate::Arguments),
     /// Print every configuration key with its default, or check a file
@@ -61,6 +64,7 @@ pub fn run() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let done = match Arguments::parse().command {
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Topics(arguments) => topics::run(&arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };
