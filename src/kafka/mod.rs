@@ -16,6 +16,7 @@ pub mod rejects;
 pub mod restore;
 pub mod settings;
 pub mod to_end;
+pub mod topics;
 pub mod transfer;
 
 pub use client::{Context, client_config};
