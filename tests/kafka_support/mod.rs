@@ -1,7 +1,7 @@
 //! A real Kafka broker for tests, through `ops/kafka/broker`: one for all tests of a binary, or one of a test's own that can
 //! be stopped and started again. Each test uses topics and groups of its own (`unique`).
 
-#![allow(dead_code, reason = "shared by tests that each need a part")]
+#![allow(dead_code, unused_imports, reason = "shared by tests that each need a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Clippy knows tests by their attribute, not the functions they share.
 
 mod records;
