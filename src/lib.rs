@@ -13,3 +13,4 @@ pub mod logs;
 pub mod report;
 pub mod run;
 pub mod state;
+pub mod telemetry;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
 
+mod common;
 mod core_support;
 
 use core_support::{BEGIN_S, DAY_S, Detector, at, outcome, policy, send};
@@ -137,7 +138,8 @@ fn a_burst_does_not_teach() {
     }
     assert_eq!(stolen.alerts.last().map(|a| a.kind), Some(AlertKind::Cleared));
     let normal = |d: &Detector| {
-        let baseline = d.shard.account(WHO).unwrap().baseline();
+        let account = d.shard.account(WHO).unwrap();
+        let baseline = account.baseline();
         let (refused, accepted) = baseline.refusals(prior);
         [baseline.new_rate(prior).mean(1.0), baseline.volume_rate(prior).mean(1.0), refused / (refused + accepted)]
     };

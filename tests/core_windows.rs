@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use common::Dice;
 use mailfuse::core::contacts::Contacts;
+use mailfuse::core::packed::Part;
 use mailfuse::core::recent::Recent;
 use mailfuse::core::repeats::Repeats;
 use mailfuse::core::sends::{Sends, Sent};
@@ -15,8 +16,6 @@ use mailfuse::core::window::{Counters, Spans, Windows};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
@@ -27,12 +26,12 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 /// Saved and loaded again.
-fn stored<T: Serialize + DeserializeOwned>(value: &T) -> T {
-    postcard::from_bytes(&postcard::to_stdvec(value).unwrap()).unwrap()
+fn stored<T: Part>(value: &T) -> T {
+    T::unpacked(&value.packed()).unwrap()
 }
 
-fn bytes<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_stdvec(value).unwrap()
+fn bytes<T: Part>(value: &T) -> Vec<u8> {
+    value.packed()
 }
 
 // --- Windows ----------------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ impl Measured {
             if *span_s < policy.detect.decide_from_s {
                 continue;
             }
-            let weighed = verdict::weigh(account, policy, t, i);
+            let weighed = verdict::weigh(&account, policy, t, i);
             today.2.any = today.2.any.max(weighed.score());
             if weighed.is_corroborated() {
                 today.2.corroborated = today.2.corroborated.max(weighed.score());

@@ -7,6 +7,7 @@ use super::Failure;
 use super::table::{Align, Table, printable, thousands};
 use crate::core::account::Account;
 use crate::core::alert::{Alert, Severity};
+use crate::core::decision::{Decision, What};
 use crate::core::evidence;
 use crate::core::policy::{Policy, Threshold};
 use crate::core::shard::{Shard, Step};
@@ -22,6 +23,8 @@ struct Moment {
     bucket: i64,
     ts: Timestamp,
     stratum: Stratum,
+    t: Threshold,
+    exempt: bool,
     weighed: Weighed,
     severity: Option<Severity>,
     distinct: [u32; 4],
@@ -71,20 +74,23 @@ impl Explainer {
         self.sends += u64::from(matches!(event.kind, Kind::Send(_)));
         self.failed_log_ins += u64::from(matches!(&event.kind, Kind::Auth(auth) if !auth.ok));
         let Some(account) = shard.account(&self.account) else { return };
-        let t = verdict::threshold(&self.policy, account.stratum());
-        let Some(weighed) = verdict::strongest_at_all(account, &self.policy, t) else { return };
+        let bar = shard.bar(&account);
+        let t = &*bar.t;
+        let Some(weighed) = verdict::strongest_at_all(&account, &self.policy, t) else { return };
         let start_s = crate::core::window::start_s(weighed.span_s, account.now_s());
         let moment = Moment {
             bucket: account.clock_ms().div_euclid(self.width_ms),
             ts: Timestamp(account.clock_ms()),
-            stratum: account.stratum(),
+            stratum: bar.stratum,
+            t: t.clone(),
+            exempt: bar.exempt,
             severity: weighed.severity(t),
             distinct: account.distinct_since(start_s),
             weighed,
         };
         if self.strongest.as_ref().is_none_or(|(m, _)| moment.rank() > m.rank()) {
             let bar = moment.severity.unwrap_or(Severity::Warning);
-            let sentences = evidence::list(account, &self.policy, t, &moment.weighed, bar)
+            let sentences = evidence::list(&account, &self.policy, t, &moment.weighed, bar)
                 .into_iter()
                 .map(|e| format!("{:>5.1}  {}", e.weight, e.text));
             self.strongest = Some((moment.clone(), sentences.collect()));
@@ -131,7 +137,7 @@ impl Explainer {
             }
             return Ok(());
         };
-        self.head(account, shard, out)?;
+        self.head(&account, shard, out)?;
         let mine: Vec<&Alert> = alerts.iter().filter(|a| a.account == self.account).collect();
         writeln!(out, "\nThe strongest moment of each {}", span(self.width_ms))?;
         out.write_all(self.table().text().as_bytes())?;
@@ -189,6 +195,10 @@ impl Explainer {
             100.0 * base.foreign_probability(prior),
             thousands(account.contacts().len() as u64)
         )?;
+        let at = Timestamp(account.clock_ms());
+        for decision in shard.decisions(account.name()).iter().flat_map(|d| &d.decisions) {
+            writeln!(out, "  decided: {}", decided(decision, at))?;
+        }
         Ok(())
     }
 
@@ -209,7 +219,7 @@ impl Explainer {
             ("", Align::Left),
         ]);
         for m in &self.moments {
-            let (c, t) = (&m.weighed.counted, verdict::threshold(&self.policy, m.stratum));
+            let (c, t) = (&m.weighed.counted, &m.t);
             table.row(vec![
                 m.ts.to_string(),
                 evidence::span(m.weighed.span_s),
@@ -224,6 +234,7 @@ impl Explainer {
                 format!("{:.1}", t.warning),
                 format!("{:.1}", t.critical),
                 match m.severity {
+                    Some(_) if m.exempt => "exempt".to_owned(),
                     Some(Severity::Critical) => "critical".to_owned(),
                     Some(Severity::Warning) => "warning".to_owned(),
                     None => String::new(),
@@ -235,7 +246,7 @@ impl Explainer {
 
     /// What decided, in a sentence.
     fn verdict(&self, m: &Moment, out: &mut impl Write) -> Result<(), Failure> {
-        let t: &Threshold = verdict::threshold(&self.policy, m.stratum);
+        let t = &m.t;
         let score = m.weighed.score();
         let parts = format!(
             "new recipients {:.1} (at most {:.1}), refusals {:.1} (at most {}), networks {:.1}, complaints {:.1}, volume {:.1}",
@@ -249,6 +260,7 @@ impl Explainer {
         );
         writeln!(out, "  score {score:.1}: {parts}")?;
         let why = match m.severity {
+            Some(_) if m.exempt => "not flagged: the account was exempt".to_owned(),
             Some(Severity::Critical) => "critical".to_owned(),
             Some(Severity::Warning) if score >= t.critical => {
                 "a warning, not critical: neither refusals nor networks nor complaints corroborate it".to_owned()
@@ -273,6 +285,33 @@ impl Explainer {
     }
 }
 
+/// A decision, and whether it stands at `at`.
+fn decided(decision: &Decision, at: Timestamp) -> String {
+    let what = match &decision.what {
+        What::Exempt => "exempt".to_owned(),
+        What::Tolerate { decades } => format!("tolerated, bars raised by {decades} decades"),
+        What::Pin { stratum } => format!("taken for \"{}\"", stratum.name()),
+        What::Close { incident } => format!("incident {} closed", printable(incident)),
+    };
+    let when = match decision.until {
+        _ if at < decision.from => "does not count yet",
+        Some(until) if at >= until => "is over",
+        _ => "stands",
+    };
+    let mut text = format!("{what} from {}", decision.from);
+    if let Some(until) = decision.until {
+        text.push_str(&format!(" until {until}"));
+    }
+    if let Some(by) = &decision.by {
+        text.push_str(&format!(" by {}", printable(by)));
+    }
+    if let Some(note) = &decision.note {
+        text.push_str(&format!(" ({})", printable(note)));
+    }
+    text.push_str(&format!("; at the end of these logs it {when}"));
+    text
+}
+
 impl Moment {
     fn rank(&self) -> (Option<Severity>, u64) {
         // Scores are sums of capped decades: positive, so that their order is that of whole thousandths.
@@ -291,7 +330,7 @@ fn span(width_ms: i64) -> String {
 
 fn alike(name: &str, shard: &Shard) -> Vec<String> {
     let mut alike: Vec<(f64, &str)> =
-        shard.all().map(|a| (strsim::jaro_winkler(name, a.name()), a.name())).filter(|(l, _)| *l > 0.85).collect();
+        shard.names().map(|a| (strsim::jaro_winkler(name, a), a)).filter(|(l, _)| *l > 0.85).collect();
     alike.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     alike.into_iter().take(5).map(|(_, n)| printable(n)).collect()
 }

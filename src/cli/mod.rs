@@ -3,12 +3,14 @@
 mod astray;
 mod calibrate;
 mod config;
+mod control;
 mod explain;
 mod feed;
 mod find;
 mod publish;
 mod rejects;
 mod replay;
+mod run;
 mod stop;
 mod summary;
 mod table;
@@ -31,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Read mail logs and name the hijacked accounts
     Replay(Box<replay::Arguments>),
+    /// Consume the provider's events from Kafka, and alert
+    Run(run::Arguments),
     /// Write logs or events to the topic that `run` reads
     Publish(publish::Arguments),
     /// Look at records that could not be read, and publish again those that now can be
@@ -63,11 +67,14 @@ fn usage(e: impl Into<anyhow::Error>) -> Failure {
 
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MAILFUSE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
-    let done = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    // `run` has the format of its configuration.
+    if !matches!(command, Command::Run(_)) {
+        crate::telemetry::logs::init(crate::telemetry::logs::Format::Text, "warn");
+    }
+    let done = match command {
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Rejects(arguments) => rejects::run(&arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use jiff::tz::TimeZone;
 
+use super::control;
 use super::explain::Explainer;
 use super::feed::{self, Reading, RejectsFile, Seen};
 use super::find::Finder;
@@ -15,6 +16,7 @@ use super::summary::{self, Incidents};
 use super::{Failure, usage};
 use crate::config::Config;
 use crate::core::alert::Alert;
+use crate::core::decision::Decisions;
 use crate::core::policy::Policy;
 use crate::core::shard::{Shard, Step};
 use crate::event::{Event, Timestamp};
@@ -22,6 +24,10 @@ use crate::input::{Format, Source, Spool};
 use crate::report;
 use crate::state;
 
+/// Accounts rest packed where they take more than this, and who rests is asked again after so many events: a smaller fleet costs
+/// nothing, a larger one little.
+const REST_FROM_BYTES: usize = 256 << 20;
+const REST_EVERY: u64 = 1 << 16;
 /// Messages that `--extract` writes at most.
 const EXTRACT_ROWS_MAX: usize = 1_000_000;
 
@@ -82,6 +88,9 @@ pub(super) struct Arguments {
     /// Begin with what an earlier replay has learned
     #[arg(long, value_name = "FILE")]
     load_state: Option<PathBuf>,
+    /// What people have decided about accounts (exempt, tolerate, pin, close), one control record a line
+    #[arg(long, value_name = "FILE")]
+    control: Option<PathBuf>,
     /// Keep what was learned, for the next log
     #[arg(long, value_name = "FILE")]
     save_state: Option<PathBuf>,
@@ -120,6 +129,7 @@ struct Replay<'a> {
     policy: Arc<Policy>,
     reading: Reading,
     sources: Sources,
+    decisions: Vec<Arc<Decisions>>,
 }
 
 /// What the first pass gave.
@@ -138,9 +148,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let key = config.fingerprint_key().map_err(usage)?;
     let policy = Arc::new(config.policy(key).map_err(usage)?);
     let reading = reading(arguments)?;
+    let decisions = arguments.control.as_deref().map(control::read).transpose()?.unwrap_or_default();
     let two_passes = arguments.report.is_some() || arguments.extract.is_some();
     let sources = Sources::new(&arguments.files, two_passes)?;
-    let replay = Replay { arguments, config, policy, reading, sources };
+    let replay = Replay { arguments, config, policy, reading, sources, decisions };
     let first = replay.first()?;
     if two_passes {
         replay.second(&first)?;
@@ -224,26 +235,40 @@ impl Sources {
 }
 
 /// A shard that begins with the loaded state, or at its first event.
-struct Detector {
+struct Detector<'a> {
     policy: Arc<Policy>,
+    decisions: &'a [Arc<Decisions>],
     shard: Option<Shard>,
     newest: Timestamp,
+    events: u64,
 }
 
-impl Detector {
-    fn new(policy: &Arc<Policy>, load: Option<&Path>) -> Result<Self, Failure> {
-        let shard = match load {
+impl<'a> Detector<'a> {
+    fn new(policy: &Arc<Policy>, load: Option<&Path>, decisions: &'a [Arc<Decisions>]) -> Result<Self, Failure> {
+        let mut shard = match load {
             Some(path) => Some(
                 state::load(path, policy).with_context(|| format!("--load-state {}", path.display())).map_err(usage)?,
             ),
             None => None,
         };
-        Ok(Self { policy: Arc::clone(policy), shard, newest: Timestamp(i64::MIN) })
+        if let Some(shard) = &mut shard {
+            decisions.iter().for_each(|d| shard.decide(Arc::clone(d)));
+        }
+        Ok(Self { policy: Arc::clone(policy), decisions, shard, newest: Timestamp(i64::MIN), events: 0 })
     }
 
     fn step(&mut self, event: &Event<'_>, out: &mut Vec<Alert>) -> Step {
         self.newest = self.newest.max(event.ts);
-        self.shard.get_or_insert_with(|| Shard::new(Arc::clone(&self.policy), event.ts)).step(event, out)
+        self.events += 1;
+        let shard = self.shard.get_or_insert_with(|| {
+            let mut shard = Shard::new(Arc::clone(&self.policy), event.ts);
+            self.decisions.iter().for_each(|d| shard.decide(Arc::clone(d)));
+            shard
+        });
+        if self.events.is_multiple_of(REST_EVERY) && shard.bytes() > REST_FROM_BYTES {
+            shard.rest();
+        }
+        shard.step(event, out)
     }
 
     /// The end of the input: writes what is due.
@@ -264,7 +289,7 @@ impl Replay<'_> {
     /// Reads everything once: alerts as they come, and what the options ask for.
     fn first(&self) -> Result<First, Failure> {
         let a = self.arguments;
-        let mut detector = Detector::new(&self.policy, a.load_state.as_deref())?;
+        let mut detector = Detector::new(&self.policy, a.load_state.as_deref(), &self.decisions)?;
         let mut sink = self.alert_sink()?;
         let mut rejects = a.rejects.as_deref().map(RejectsFile::create).transpose()?;
         let mut explainer = a.explain.as_deref().map(|account| Explainer::new(account, &self.policy));
@@ -313,7 +338,7 @@ impl Replay<'_> {
     /// Reads everything again, knowing whom to watch.
     fn second(&self, first: &First) -> Result<(), Failure> {
         let a = self.arguments;
-        let mut detector = Detector::new(&self.policy, a.load_state.as_deref())?;
+        let mut detector = Detector::new(&self.policy, a.load_state.as_deref(), &self.decisions)?;
         let mut collector =
             a.report.as_ref().map(|_| report::Collector::new(&first.alerts, report::Options::default()));
         let mut extractor = a.extract.as_deref().map(|account| {

@@ -178,7 +178,7 @@ fn read_part(t: &mut String, seen: &Seen, reading: &Reading, policy: &Policy) {
 fn what_part(t: &mut String, seen: &Seen, shard: &Shard) {
     let _ = write!(t, "Events    {} of {}", thousands(seen.events), count(shard.accounts() as u64, "account"));
     if shard.accounts() > 0 {
-        let bytes = shard.all().map(|a| a.bytes()).sum::<usize>() / shard.accounts();
+        let bytes = shard.bytes() / shard.accounts();
         let _ = write!(t, ", {} bytes of memory each", thousands(bytes as u64));
     }
     if seen.outside > 0 {

@@ -1,6 +1,6 @@
 //! One account: what is counted of it, and how an event changes that.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::alert::Severity;
 use super::baseline::{Baseline, DAY_S, Teaches};
@@ -22,28 +22,30 @@ use crate::event::{Auth, Event, Kind, Outcome, Send};
 const RELAYS_MAX: usize = 32;
 
 /// The state of one account.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+///
+/// `Deserialize` is for files of version 1; everything since is stored packed (`packed`).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Account {
-    name: Box<str>,
+    pub(super) name: Box<str>,
     /// Where it is not the default that follows from the name.
-    tenant: Option<Box<str>>,
-    first_s: u32,
+    pub(super) tenant: Option<Box<str>>,
+    pub(super) first_s: u32,
     /// The largest accepted `ts` of its own events, in milliseconds.
-    clock_ms: i64,
-    windows: Windows,
-    baseline: Baseline,
-    contacts: Contacts,
-    recipients: Recent,
-    domains: Recent,
-    relays: Recent,
-    networks: Networks,
-    sends: Sends,
-    relay_names: Vec<Box<str>>,
-    repeats: Repeats,
+    pub(super) clock_ms: i64,
+    pub(super) windows: Windows,
+    pub(super) baseline: Baseline,
+    pub(super) contacts: Contacts,
+    pub(super) recipients: Recent,
+    pub(super) domains: Recent,
+    pub(super) relays: Recent,
+    pub(super) networks: Networks,
+    pub(super) sends: Sends,
+    pub(super) relay_names: Vec<Box<str>>,
+    pub(super) repeats: Repeats,
     /// As of the beginning of its day.
-    stratum: Stratum,
+    pub(super) stratum: Stratum,
     /// When its last incident was over, in milliseconds; 0 where there was none.
-    cleared_ms: i64,
+    pub(super) cleared_ms: i64,
     /// The open incident.
     pub incident: Option<Incident>,
 }
@@ -209,6 +211,7 @@ impl Account {
             self.recipients.shrink(oldest_s);
             self.domains.shrink(oldest_s);
             self.relays.shrink(oldest_s);
+            self.repeats.sweep(now_s, policy.detect.repeat_s);
         }
     }
 
@@ -256,7 +259,7 @@ impl Account {
         }
         let new = sent.new;
         if new > 0 {
-            sent.queue_id = send.queue_id.as_deref().map(Into::into);
+            sent.keep_queue_id(send.queue_id.as_deref());
             if let Some(incident) = &mut self.incident
                 && ts_ms >= incident.start_ms
             {
@@ -307,7 +310,7 @@ impl Account {
             let mut at_domain = None;
             if new || refused > 0 {
                 if sent.queue_id.is_none() {
-                    sent.queue_id = outcome.queue_id.as_deref().map(Into::into);
+                    sent.keep_queue_id(outcome.queue_id.as_deref());
                 }
                 at_domain = sent.count_domain(domain).then_some(domain);
             }

@@ -4,8 +4,9 @@
 //! fleet's, from the configuration; the memory is capped near a week and divided by the over-dispersion of real accounts, so
 //! that the tail stays heavy; what a day may teach is clamped, so that a burst does not.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use super::codec::{Input, Unreadable, put, put_near};
 use super::policy::Prior;
 use super::tail;
 use super::window::{Counters, UNIT};
@@ -64,7 +65,7 @@ pub enum Teaches {
 }
 
 /// What one account taught so far. Days are UTC days of its own clock.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub struct Baseline {
     /// The day that `today` counts, in days since 1970; 0 before the first event.
     day: u32,
@@ -161,6 +162,34 @@ impl Baseline {
     /// A client network was seen for the first time.
     pub fn note_foreign(&mut self) {
         self.foreign_today = true;
+    }
+
+    pub(super) fn pack(&self, out: &mut Vec<u8>, clock_s: u32) {
+        put_near(out, self.day, clock_s / DAY_S);
+        self.today.pack(out, u8::from(self.foreign_today) | u8::from(self.critical_today) << 1);
+        for sum in [self.new_sum, self.volume_sum, self.days, self.refused_sum, self.answered_sum] {
+            out.extend_from_slice(&sum.to_le_bytes());
+        }
+        put(out, self.active_days);
+        put(out, self.foreign_days);
+    }
+
+    pub(super) fn unpack(from: &mut Input<'_>, clock_s: u32) -> Result<Self, Unreadable> {
+        let day = from.near(clock_s / DAY_S)?;
+        let (today, flags) = Counters::unpack(from)?;
+        Ok(Self {
+            day,
+            today,
+            foreign_today: flags & 1 != 0,
+            critical_today: flags & 2 != 0,
+            new_sum: from.f32()?,
+            volume_sum: from.f32()?,
+            days: from.f32()?,
+            refused_sum: from.f32()?,
+            answered_sum: from.f32()?,
+            active_days: from.u32()?.try_into().map_err(|_| Unreadable("too many days"))?,
+            foreign_days: from.u32()?.try_into().map_err(|_| Unreadable("too many days"))?,
+        })
     }
 
     /// The daily rate of damped new recipients.

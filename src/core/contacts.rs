@@ -4,7 +4,9 @@
 //! ones 32 bits. A 16-bit fingerprint cannot be widened afterwards, so the first 256 stay as they are. The hash is keyed, so
 //! that nobody can craft recipients that look known.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+use super::codec::{Input, Unreadable, put};
 
 /// Contacts that are kept in 16 bits.
 const NARROW_MAX: usize = 256;
@@ -14,7 +16,7 @@ const FRESH_MAX: usize = 64;
 const WIDE_MAX: usize = 65_536;
 
 /// The known contacts of one account.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub struct Contacts {
     /// Sorted.
     narrow: Vec<u16>,
@@ -84,10 +86,69 @@ impl Contacts {
         self.len() == 0
     }
 
+    pub(super) fn pack(&self, out: &mut Vec<u8>) {
+        pack_sorted(out, self.narrow.len(), self.narrow.iter().map(|&n| u32::from(n)));
+        // Most accounts end here: that there is more is said by the number of narrow ones.
+        if self.narrow.len() >= NARROW_MAX {
+            pack_sorted(out, self.wide.len(), self.wide.iter().copied());
+            pack_sorted(out, self.older.len(), self.older.iter().copied());
+            put(out, self.fresh.len() as u64);
+            for fresh in &self.fresh {
+                out.extend_from_slice(&fresh.to_le_bytes());
+            }
+        }
+    }
+
+    pub(super) fn unpack(from: &mut Input<'_>) -> Result<Self, Unreadable> {
+        let mut contacts = Self::default();
+        unpack_sorted(from, NARROW_MAX, |n| {
+            contacts.narrow.push(n.try_into().map_err(|_| Unreadable("a fingerprint of more than 16 bits"))?);
+            Ok(())
+        })?;
+        contacts.narrow.shrink_to_fit();
+        if contacts.narrow.len() >= NARROW_MAX {
+            for wide in [&mut contacts.wide, &mut contacts.older] {
+                unpack_sorted(from, WIDE_MAX, |n| {
+                    wide.push(n);
+                    Ok(())
+                })?;
+            }
+            let fresh = from.count(FRESH_MAX, 4)?;
+            contacts.fresh.reserve_exact(fresh);
+            for _ in 0..fresh {
+                contacts.fresh.push(u32::from_le_bytes(from.array()?));
+            }
+        }
+        Ok(contacts)
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.narrow.capacity() * 2 + (self.wide.capacity() + self.fresh.capacity() + self.older.capacity()) * 4
     }
+}
+
+/// Sorted numbers as differences: 30 of 16 bits take two bytes each, 65,536 of 32 bits three.
+fn pack_sorted(out: &mut Vec<u8>, len: usize, sorted: impl Iterator<Item = u32>) {
+    put(out, len as u64);
+    let mut before = 0;
+    for n in sorted {
+        put(out, n.wrapping_sub(before));
+        before = n;
+    }
+}
+
+fn unpack_sorted(
+    from: &mut Input<'_>,
+    max: usize,
+    mut push: impl FnMut(u32) -> Result<(), Unreadable>,
+) -> Result<(), Unreadable> {
+    let mut before = 0u32;
+    for _ in 0..from.count(max, 1)? {
+        before = before.checked_add(from.u32()?).ok_or(Unreadable("a number of more than 32 bits"))?;
+        push(before)?;
+    }
+    Ok(())
 }
 
 fn narrow(hash: u64) -> u16 {

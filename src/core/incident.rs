@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::alert::{AlertKind, Burst, DomainShare, Pattern, RelayShare, Severity};
+use super::codec::{Input, Unreadable, put, put_signed};
 use super::sends::{Sends, Sent};
 use crate::event::Timestamp;
 
@@ -47,12 +48,36 @@ pub struct Incident {
     pub start_ms: i64,
     /// The burst so far.
     pub totals: Totals,
+    /// The account's clock at the flag, in milliseconds. Not in files of version 1.
+    #[serde(skip)]
+    pub flagged_ms: i64,
 }
 
 impl Incident {
     /// The moment at which the incident is over, if nothing more comes.
     pub fn due_ms(&self, quiet_s: u32) -> i64 {
         self.active_ms.saturating_add(i64::from(quiet_s) * 1000)
+    }
+
+    /// Few accounts have one: serde's form will do.
+    pub(super) fn pack(&self, out: &mut Vec<u8>) {
+        // Writing to a vector cannot fail; were it to, reading would say so.
+        let bytes = postcard::to_stdvec(self).unwrap_or_default();
+        put_signed(out, self.active_ms.wrapping_sub(self.flagged_ms));
+        put(out, bytes.len() as u64);
+        out.extend_from_slice(&bytes);
+    }
+
+    pub(super) fn unpack(from: &mut Input<'_>) -> Result<Self, Unreadable> {
+        let flagged_before_ms = from.signed()?;
+        let len = from.count(usize::MAX, 1)?;
+        let (mut incident, rest): (Self, _) =
+            postcard::take_from_bytes(from.take(len)?).map_err(|_| Unreadable("a damaged incident"))?;
+        if !rest.is_empty() {
+            return Err(Unreadable("a damaged incident"));
+        }
+        incident.flagged_ms = incident.active_ms.wrapping_sub(flagged_before_ms);
+        Ok(incident)
     }
 }
 
@@ -168,7 +193,7 @@ impl Totals {
             .relays
             .iter()
             .filter_map(|&(relay, messages, recipients)| {
-                let name = names.get(usize::from(relay) - 1)?;
+                let name = names.get(usize::from(relay).checked_sub(1)?)?;
                 Some(RelayShare { relay: name.to_string(), messages, recipients })
             })
             .collect();

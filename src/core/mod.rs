@@ -2,22 +2,27 @@
 //!
 //! An event goes to its account (`account`), which counts it in its windows (`window`, `recent`, `contacts`, `networks`,
 //! `sends`) and its baseline (`baseline`, `tail`). Where the evidence may have grown it is weighed (`verdict`), put into words
-//! (`evidence`) and becomes an alert of an incident (`incident`, `alert`). `shard` holds the accounts of one partition.
+//! (`evidence`) and becomes an alert of an incident (`incident`, `alert`). `decision` is what people have said about an account. `shard` holds the accounts of one partition, those that
+//! rest in their packed form (`slots`, `packed`).
 
 pub mod account;
 pub mod alert;
 pub mod baseline;
+mod codec;
 pub mod contacts;
+pub mod decision;
 pub mod evidence;
 pub mod fingerprint;
 pub mod incident;
 pub mod networks;
+pub mod packed;
 pub mod policy;
 pub mod recent;
 pub mod refusal;
 pub mod repeats;
 pub mod sends;
 pub mod shard;
+mod slots;
 pub mod tail;
 pub mod verdict;
 pub mod window;

@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+use super::codec::{Input, Unreadable, put, put_near};
 
 /// Networks kept for one account; the one unused for longest makes room.
 const KEPT_MAX: usize = 64;
@@ -19,7 +21,7 @@ pub fn network(ip: IpAddr) -> u64 {
 }
 
 /// One network of an account.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Network {
     network: u64,
     first_s: u32,
@@ -27,7 +29,7 @@ pub struct Network {
 }
 
 /// The networks of an account.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub struct Networks {
     /// In order of appearance.
     seen: Vec<Network>,
@@ -73,6 +75,38 @@ impl Networks {
     /// Networks used at or after `start_s`.
     pub fn count_since(&self, start_s: u32) -> u32 {
         self.seen.iter().filter(|n| n.last_s >= start_s).count() as u32
+    }
+
+    pub(super) fn pack(&self, out: &mut Vec<u8>, clock_s: u32) {
+        // The first network is nearly always home.
+        let home = self.seen.iter().position(|n| Some(n.network) == self.home);
+        let home_at = home.map_or(usize::from(self.home.is_some()), |i| i + 2);
+        put(out, self.seen.len() as u64);
+        put(out, home_at as u64);
+        if home_at == 1 {
+            put(out, self.home.unwrap_or_default());
+        }
+        for n in &self.seen {
+            put(out, n.network);
+            put_near(out, n.last_s, clock_s);
+            put_near(out, n.first_s, n.last_s);
+        }
+    }
+
+    pub(super) fn unpack(from: &mut Input<'_>, clock_s: u32) -> Result<Self, Unreadable> {
+        let len = from.count(KEPT_MAX, 3)?;
+        let home_at = from.count(KEPT_MAX + 1, 0)?;
+        let mut home = if home_at == 1 { Some(from.number()?) } else { None };
+        let mut seen = Vec::with_capacity(len);
+        for _ in 0..len {
+            let network = from.number()?;
+            let last_s = from.near(clock_s)?;
+            seen.push(Network { network, first_s: from.near(last_s)?, last_s });
+        }
+        if home_at >= 2 {
+            home = Some(seen.get(home_at - 2).ok_or(Unreadable("a home that is not there"))?.network);
+        }
+        Ok(Self { seen, home })
     }
 
     /// Bytes on the heap.

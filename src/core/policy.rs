@@ -102,6 +102,18 @@ impl Threshold {
     pub fn new_max(&self, networks: f64) -> f64 {
         self.new_recipients_max + self.foreign_raises * networks
     }
+
+    /// With every bar raised by so many decades.
+    #[must_use]
+    pub fn raised(&self, decades: f64) -> Self {
+        Self {
+            warning: self.warning + decades,
+            critical: self.critical + decades,
+            alone: self.alone + decades,
+            alone_warning: self.alone_warning + decades,
+            ..self.clone()
+        }
+    }
 }
 
 /// Thresholds by stratum.
@@ -241,6 +253,9 @@ pub enum BadPolicy {
     /// A number that must be positive and finite.
     #[error("detect.{0} must be above zero")]
     NotPositive(&'static str),
+    /// More sends than any account may remember: its stored form is bounded.
+    #[error("detect.sends_max must be at most {}", super::sends::SENDS_MAX)]
+    Sends,
     /// A warning above critical.
     #[error("detect.thresholds.{0}: warning must not be above critical")]
     Order(&'static str),
@@ -291,6 +306,9 @@ impl Policy {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(BadPolicy::NotPositive(name));
             }
+        }
+        if detect.sends_max > super::sends::SENDS_MAX {
+            return Err(BadPolicy::Sends);
         }
         let t = &detect.thresholds;
         for (name, t) in [("unknown", &t.unknown), ("new", &t.new), ("established", &t.established), ("bulk", &t.bulk)]

@@ -3,15 +3,19 @@
 //! Exact while few (each with the second it was last used), a sliding HyperLogLog afterwards. Both answer for every window
 //! from one structure, because "distinct in the window" is "last used since the window's start".
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+use super::codec::{Input, Unreadable, put, put_near, put_signed};
 
 /// Things that are kept exactly; beyond them the sketch takes over.
 const EXACT_MAX: usize = 128;
 /// Registers of the sketch: standard error 1.04/sqrt(256) = 6.5 %.
 const REGISTERS: u32 = 256;
+/// Marks at most: of each register one of each rank.
+const MARKS_MAX: usize = 25 * REGISTERS as usize;
 
 /// Distinct things of one account, with the time they were last used.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub enum Recent {
     /// Hash and second of the last use.
     Exact(Vec<(u32, u32)>),
@@ -21,7 +25,7 @@ pub enum Recent {
 }
 
 /// One possible maximum of one register.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Mark {
     register: u8,
     rank: u8,
@@ -92,6 +96,60 @@ impl Recent {
         }
     }
 
+    /// `near` are uses, second and hash, of which the last ones are probably these.
+    pub(super) fn pack(&self, out: &mut Vec<u8>, near: &[(u32, u64)], clock_s: u32) {
+        match self {
+            Self::Exact(seen) => {
+                put(out, (seen.len() as u64) << 1);
+                let mut before_s = clock_s;
+                for (i, &(key, at_s)) in seen.iter().enumerate() {
+                    let (expected_s, expected_key) = expected(near, seen.len() - i, before_s);
+                    let same = expected_key == key;
+                    let later_s = i64::from(at_s) - i64::from(expected_s);
+                    put_signed(out, later_s << 1 | i64::from(same));
+                    if !same {
+                        out.extend_from_slice(&key.to_le_bytes());
+                    }
+                    before_s = at_s;
+                }
+            }
+            Self::Sketch(marks) => {
+                put(out, (marks.len() as u64) << 1 | 1);
+                for m in marks {
+                    out.extend_from_slice(&[m.register, m.rank]);
+                    put_near(out, m.at_s, clock_s);
+                }
+            }
+        }
+    }
+
+    pub(super) fn unpack(from: &mut Input<'_>, near: &[(u32, u64)], clock_s: u32) -> Result<Self, Unreadable> {
+        let head = from.number()?;
+        if head & 1 == 0 {
+            let len = from.checked_count(head >> 1, EXACT_MAX, 1)?;
+            let mut seen = Vec::with_capacity(len);
+            let mut before_s = clock_s;
+            for i in 0..len {
+                let (expected_s, expected_key) = expected(near, len - i, before_s);
+                let head = from.signed()?;
+                before_s = i64::from(expected_s)
+                    .checked_add(head >> 1)
+                    .and_then(|s| u32::try_from(s).ok())
+                    .ok_or(Unreadable("a time of more than 32 bits"))?;
+                let key = if head & 1 != 0 { expected_key } else { u32::from_le_bytes(from.array()?) };
+                seen.push((key, before_s));
+            }
+            return Ok(Self::Exact(seen));
+        }
+        let len = from.checked_count(head >> 1, MARKS_MAX, 3)?;
+        let mut marks = Vec::with_capacity(len);
+        for _ in 0..len {
+            let [register, rank] = from.array()?;
+            marks.push(Mark { register, rank, at_s: from.near(clock_s)? });
+        }
+        Ok(Self::Sketch(marks))
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         match self {
@@ -99,6 +157,11 @@ impl Recent {
             Self::Sketch(marks) => marks.capacity() * size_of::<Mark>(),
         }
     }
+}
+
+/// Second and key that the entry `from_end` before the end probably has; else the second of the one before is nearest.
+fn expected(near: &[(u32, u64)], from_end: usize, before_s: u32) -> (u32, u32) {
+    near.len().checked_sub(from_end).map_or((before_s, 0), |i| (near[i].0, (near[i].1 >> 32) as u32))
 }
 
 /// Enters one use. A mark is dominated, and dropped, where another of its register is at least as high and at least as new.

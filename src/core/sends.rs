@@ -4,17 +4,26 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+use super::codec::{Input, Unreadable, put, put_name, put_signed};
+use super::fingerprint::Fingerprint;
 
 /// A send that brought neither a new recipient nor a refusal is remembered for this long, for its outcomes.
 const PLAIN_S: u32 = 6 * 3600;
 /// Domains counted for one message.
 const DOMAINS_MAX: usize = 16;
+/// Bytes of their names, and of a queue id that is kept to be shown: no real ones are longer, and 1,024 sends of made-up ones
+/// must not make an account of 18 MB.
+const TEXT_MAX: usize = 1024;
+const QUEUE_ID_MAX: usize = 255;
+/// Sends that any configuration remembers at most.
+pub const SENDS_MAX: usize = 2048;
 /// Below this many sends a search from the newest is as fast as an index.
 const INDEX_FROM: usize = 32;
 
 /// One message taken from the account.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub struct Sent {
     /// Hash of the queue id; 0 where there is none.
     pub key: u64,
@@ -58,10 +67,17 @@ impl Sent {
         }
         if let Some(entry) = self.domains.iter_mut().find(|d| *d.0 == *domain) {
             entry.1 += 1;
-        } else if self.domains.len() < DOMAINS_MAX {
+        } else if self.domains.len() < DOMAINS_MAX
+            && self.domains.iter().map(|d| d.0.len()).sum::<usize>() + domain.len() <= TEXT_MAX
+        {
             self.domains.push((domain.into(), 1));
         }
         true
+    }
+
+    /// Keeps the queue id, for showing it.
+    pub fn keep_queue_id(&mut self, queue_id: Option<&str>) {
+        self.queue_id = queue_id.filter(|q| q.len() <= QUEUE_ID_MAX).map(Into::into);
     }
 
     fn at_s(&self) -> u32 {
@@ -80,21 +96,16 @@ pub fn seconds(ts_ms: i64) -> u32 {
 }
 
 /// Recent sends, in order of arrival, bounded. What is forgotten depends on the account's own events alone.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct Sends {
     sent: VecDeque<Sent>,
-    /// The number of `sent[0]` in the index. Stored as 0, because it depends on when the index was last made.
-    #[serde(serialize_with = "as_zero")]
+    /// The number of `sent[0]` in the index. Not stored (0 in version 1), because it depends on when the index was last made.
     first: u32,
     /// Key to number; empty while there are few.
     #[serde(skip)]
     index: HashMap<u64, u32>,
     /// Sends since the last sweep: stored, because what is swept decides what the bound drops.
     unswept: u32,
-}
-
-fn as_zero<S: serde::Serializer>(_: &u32, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u32(0)
 }
 
 impl PartialEq for Sends {
@@ -176,6 +187,35 @@ impl Sends {
         }
     }
 
+    /// Second and hash of the first counted domain (0 where there is none) of each send, in their order.
+    pub(super) fn uses(&self, prints: &Fingerprint) -> Vec<(u32, u64)> {
+        let domain = |s: &Sent| s.domains.first().map_or(0, |(domain, _)| prints.of(domain));
+        self.sent.iter().map(|s| (s.at_s(), domain(s))).collect()
+    }
+
+    pub(super) fn pack(&self, out: &mut Vec<u8>, clock_ms: i64, prints: &Fingerprint) {
+        put(out, self.unswept);
+        put(out, self.sent.len() as u64);
+        let mut before = Sent { ts_ms: clock_ms, ..Sent::default() };
+        for sent in self.sent.iter().rev() {
+            sent.pack(out, &before, prints);
+            (before.ts_ms, before.client_ip, before.relay) = (sent.ts_ms, sent.client_ip, sent.relay);
+        }
+    }
+
+    pub(super) fn unpack(from: &mut Input<'_>, clock_ms: i64, prints: &Fingerprint) -> Result<Self, Unreadable> {
+        let unswept = from.u32()?;
+        let len = from.count(SENDS_MAX, 3)?;
+        let mut sent: Vec<Sent> = Vec::with_capacity(len);
+        let first = Sent { ts_ms: clock_ms, ..Sent::default() };
+        for _ in 0..len {
+            let next = Sent::unpack(from, sent.last().unwrap_or(&first), prints)?;
+            sent.push(next);
+        }
+        sent.reverse();
+        Ok(Self { sent: sent.into(), unswept, ..Self::default() })
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         let details = |s: &Sent| {
@@ -186,5 +226,139 @@ impl Sends {
         self.sent.capacity() * size_of::<Sent>()
             + self.sent.iter().map(details).sum::<usize>()
             + self.index.capacity() * (size_of::<(u64, u32)>() + 1)
+    }
+}
+
+/// What is so about a send, in two bytes.
+mod flag {
+    pub const NAMED: u16 = 1;
+    pub const FOREIGN: u16 = 1 << 1;
+    pub const COUNTED: u16 = 1 << 2;
+    pub const RELAY_SURE: u16 = 1 << 3;
+    pub const QUEUE_ID: u16 = 1 << 4;
+    /// The key is the hash of the queue id that is kept.
+    pub const KEY_FOLLOWS: u16 = 1 << 5;
+    pub const KEY: u16 = 1 << 6;
+    /// As the send after it.
+    pub const SAME_IP: u16 = 1 << 7;
+    pub const V4: u16 = 1 << 8;
+    pub const V6: u16 = 1 << 9;
+    pub const SAME_RELAY: u16 = 1 << 10;
+    pub const ONE_RECIPIENT: u16 = 1 << 11;
+    /// As many as there are recipients.
+    pub const ALL_NEW: u16 = 1 << 12;
+    pub const REFUSED: u16 = 1 << 13;
+    /// Of one domain, once.
+    pub const ONE_DOMAIN: u16 = 1 << 14;
+    pub const DOMAINS: u16 = 1 << 15;
+}
+
+impl Sent {
+    /// `after` is the send after it, or what stands for none.
+    fn pack(&self, out: &mut Vec<u8>, after: &Self, prints: &Fingerprint) {
+        let follows = self.key != 0 && self.queue_id.as_ref().is_some_and(|q| prints.of(q) == self.key);
+        let same_ip = self.client_ip == after.client_ip;
+        let flags = [
+            (flag::NAMED, self.named),
+            (flag::FOREIGN, self.foreign),
+            (flag::COUNTED, self.counted),
+            (flag::RELAY_SURE, self.relay_sure),
+            (flag::QUEUE_ID, self.queue_id.is_some()),
+            (flag::KEY_FOLLOWS, follows),
+            (flag::KEY, self.key != 0 && !follows),
+            (flag::SAME_IP, same_ip),
+            (flag::V4, !same_ip && matches!(self.client_ip, Some(IpAddr::V4(_)))),
+            (flag::V6, !same_ip && matches!(self.client_ip, Some(IpAddr::V6(_)))),
+            (flag::SAME_RELAY, self.relay == after.relay),
+            (flag::ONE_RECIPIENT, self.recipients == 1),
+            (flag::ALL_NEW, self.new == self.recipients),
+            (flag::REFUSED, self.refused > 0),
+            (flag::ONE_DOMAIN, matches!(self.domains[..], [(_, 1)])),
+            (flag::DOMAINS, !matches!(self.domains[..], [] | [(_, 1)])),
+        ];
+        let flags = flags.into_iter().filter(|f| f.1).fold(0, |all, (flag, _)| all | flag);
+        let is = |flag| flags & flag != 0;
+        out.extend_from_slice(&flags.to_le_bytes());
+        put_signed(out, after.ts_ms.wrapping_sub(self.ts_ms));
+        if is(flag::KEY) {
+            out.extend_from_slice(&self.key.to_le_bytes());
+        }
+        if let Some(queue_id) = &self.queue_id {
+            put_name(out, queue_id);
+        }
+        match self.client_ip {
+            Some(IpAddr::V4(ip)) if is(flag::V4) => out.extend_from_slice(&ip.octets()),
+            Some(IpAddr::V6(ip)) if is(flag::V6) => out.extend_from_slice(&ip.octets()),
+            _ => {}
+        }
+        if !is(flag::SAME_RELAY) {
+            out.push(self.relay);
+        }
+        if !is(flag::ONE_RECIPIENT) {
+            put(out, self.recipients);
+        }
+        if !is(flag::ALL_NEW) {
+            put(out, self.new);
+        }
+        if is(flag::REFUSED) {
+            put(out, self.refused);
+        }
+        if is(flag::DOMAINS) {
+            put(out, self.domains.len() as u64);
+        }
+        for (domain, n) in &self.domains {
+            put_name(out, domain);
+            if is(flag::DOMAINS) {
+                put(out, *n);
+            }
+        }
+    }
+
+    fn unpack(from: &mut Input<'_>, after: &Self, prints: &Fingerprint) -> Result<Self, Unreadable> {
+        let flags = u16::from_le_bytes(from.array()?);
+        let is = |flag| flags & flag != 0;
+        let ts_ms = after.ts_ms.wrapping_sub(from.signed()?);
+        let key = if is(flag::KEY) { u64::from_le_bytes(from.array()?) } else { 0 };
+        let queue_id: Option<Box<str>> = if is(flag::QUEUE_ID) { Some(from.name()?) } else { None };
+        let key = match &queue_id {
+            Some(queue_id) if is(flag::KEY_FOLLOWS) => prints.of(queue_id),
+            _ => key,
+        };
+        let client_ip = if is(flag::V4) {
+            Some(from.v4()?)
+        } else if is(flag::V6) {
+            Some(from.v6()?)
+        } else {
+            after.client_ip.filter(|_| is(flag::SAME_IP))
+        };
+        let relay = if is(flag::SAME_RELAY) { after.relay } else { from.byte()? };
+        let recipients = if is(flag::ONE_RECIPIENT) { 1 } else { from.u32()? };
+        let new = if is(flag::ALL_NEW) { recipients } else { from.u32()? };
+        let refused = if is(flag::REFUSED) { from.u32()? } else { 0 };
+        let many = is(flag::DOMAINS);
+        let domains = if many { from.count(DOMAINS_MAX, 2)? } else { usize::from(is(flag::ONE_DOMAIN)) };
+        let mut sent = Self {
+            key,
+            ts_ms,
+            recipients,
+            new,
+            refused,
+            named: is(flag::NAMED),
+            foreign: is(flag::FOREIGN),
+            counted: is(flag::COUNTED),
+            relay,
+            relay_sure: is(flag::RELAY_SURE),
+            client_ip,
+            queue_id,
+            domains: Vec::with_capacity(domains),
+        };
+        let mut all = 0u32;
+        for _ in 0..domains {
+            let domain = from.name()?;
+            let n = if many { from.u32()? } else { 1 };
+            all = all.checked_add(n).ok_or(Unreadable("too many recipients"))?;
+            sent.domains.push((domain, n));
+        }
+        Ok(sent)
     }
 }

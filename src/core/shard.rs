@@ -1,18 +1,20 @@
 //! A shard: what one partition owns. Its accounts, its clock, the step that an event takes.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use hashbrown::HashTable;
 
 use super::account::Account;
 use super::alert::{Action, Alert, AlertKind, Severity};
 use super::baseline::DAY_S;
+pub use super::codec::Unreadable;
+use super::decision::{Bar, Decided, Decisions};
 use super::evidence::{self, rounded};
 use super::fingerprint::Fingerprint;
 use super::incident::{self, Incident, Totals};
 use super::policy::Policy;
 use super::sends::seconds;
+use super::slots::Slots;
 use super::verdict::{self, Stratum, Weighed};
 use super::window;
 use crate::event::{Event, Timestamp};
@@ -33,6 +35,14 @@ pub struct Step {
 /// A critical incident is weighed again after this much of its account's clock, in milliseconds.
 const CRITICAL_AGAIN_MS: i64 = 60_000;
 
+/// A configuration that the accounts at hand cannot be counted on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` is another: what is stored was made with the old one. Restart with an empty state, or keep it")]
+pub struct NewEpoch {
+    /// The configuration's key.
+    pub key: &'static str,
+}
+
 /// The accounts of one partition.
 #[derive(Debug)]
 pub struct Shard {
@@ -40,13 +50,10 @@ pub struct Shard {
     prints: Fingerprint,
     /// When the first event of all history happened: a stored fact, the same for every shard.
     history_since: Timestamp,
-    /// Boxed, so that a growing shard of millions moves pointers and not accounts.
-    #[allow(clippy::vec_box)]
-    accounts: Vec<Box<Account>>,
-    /// Hash of the name to the place in `accounts`.
-    places: HashTable<u32>,
+    accounts: Slots,
     /// Open incidents by the moment they are due to be cleared.
     due: BTreeSet<(i64, u32)>,
+    decided: Decided,
     /// The largest `ts` met.
     newest_ms: i64,
 }
@@ -57,11 +64,11 @@ impl Shard {
         let prints = Fingerprint::new(&policy.key);
         Self {
             policy,
+            accounts: Slots::new(prints.clone()),
             prints,
             history_since,
-            accounts: Vec::new(),
-            places: HashTable::new(),
             due: BTreeSet::new(),
+            decided: Decided::default(),
             newest_ms: i64::MIN,
         }
     }
@@ -75,22 +82,25 @@ impl Shard {
         }
         let place = self.place(name, event.ts.0);
         // Its own clock may be past the quiet time before the shard's is.
-        if let Some(due_ms) = self.accounts[place].incident.as_ref().map(|i| i.due_ms(self.policy.detect.quiet_s))
+        if let Some(due_ms) = self.due_ms(place)
             && event.ts.0 >= due_ms
         {
             self.clear(due_ms, place, out);
         }
-        let effect = self.accounts[place].apply(event, &self.policy, &self.prints, seconds(self.history_since.0));
+        let account = self.accounts.touch(place);
+        let effect = account.apply(event, &self.policy, &self.prints, seconds(self.history_since.0));
+        let long = account.stratum() >= Stratum::Established;
+        self.accounts.note_long(place, long);
         if effect.weigh {
             self.weigh(place, out);
         }
         effect.step
     }
 
-    /// Says that the input has been read up to `now`: writes what is due by then (`account.cleared`).
+    /// Says that the input has been read up to `now`: writes what is due by then (`account.cleared`). Leaves no other trace: a
+    /// shard that idles stores what one stores that does not.
     pub fn tick(&mut self, now: Timestamp, out: &mut Vec<Alert>) {
-        self.newest_ms = self.newest_ms.max(now.0);
-        self.clear_until(now.0 - i64::from(self.policy.detect.lateness_s) * 1000, out);
+        self.clear_until(now.0.saturating_sub(i64::from(self.policy.detect.lateness_s) * 1000), out);
     }
 
     /// Accounts held.
@@ -98,22 +108,40 @@ impl Shard {
         self.accounts.len()
     }
 
-    /// The state of one account.
-    pub fn account(&self, name: &str) -> Option<&Account> {
-        let hash = self.prints.of(name);
-        let place = self.places.find(hash, |&p| self.accounts[p as usize].name() == name)?;
-        Some(&self.accounts[*place as usize])
+    /// Accounts with enough history: established, or bulk.
+    pub fn known_long(&self) -> usize {
+        self.accounts.long()
     }
 
-    /// All accounts, in the order they were met.
-    pub fn all(&self) -> impl Iterator<Item = &Account> {
-        self.accounts.iter().map(|a| &**a)
+    /// Bytes of all accounts and of the tables that they are found by, heap included. Exact for those that rest; of the others
+    /// some are looked at and stand for all.
+    pub fn bytes(&self) -> usize {
+        self.accounts.bytes()
+    }
+
+    /// The state of one account; a copy where it rests.
+    pub fn account(&self, name: &str) -> Option<Cow<'_, Account>> {
+        let place = self.accounts.find(name)?;
+        match self.accounts.hot(place) {
+            Some(account) => Some(Cow::Borrowed(account)),
+            None => self.accounts.copy(place).map(Cow::Owned),
+        }
+    }
+
+    /// The names of all accounts.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.accounts.names()
+    }
+
+    /// Gives every account, packed, by name.
+    pub fn give_all(&self, give: &mut dyn FnMut(&str, &[u8])) {
+        self.accounts.give_all(give);
     }
 
     /// Open incidents, by the moment they are due to be cleared.
     pub fn open_incidents(&self) -> impl Iterator<Item = (&Account, &Incident)> {
         self.due.iter().filter_map(|&(_, place)| {
-            let account = &*self.accounts[place as usize];
+            let account = self.accounts.hot(place as usize)?;
             account.incident.as_ref().map(|incident| (account, incident))
         })
     }
@@ -123,21 +151,113 @@ impl Shard {
         Timestamp(self.newest_ms)
     }
 
+    /// Sets since when there is history, of a shard that is being restored.
+    pub fn restore_history(&mut self, since: Timestamp) {
+        self.history_since = since;
+    }
+
     /// Sets the clock of a shard that is being restored.
     pub fn restore_clock(&mut self, newest: Timestamp) {
         self.newest_ms = newest.0;
     }
 
-    /// Takes in a stored account, which the shard must not know yet.
+    /// Takes in an account of a file of version 1, which the shard must not know yet.
     pub fn restore(&mut self, account: Account) {
-        let place = self.accounts.len() as u32;
-        if let Some(incident) = &account.incident {
-            self.due.insert((incident.due_ms(self.policy.detect.quiet_s), place));
+        let place = self.accounts.insert(account, false);
+        self.due_again(place);
+    }
+
+    /// Takes in a stored account, in the place of one of the same name: of a changelog the later record counts.
+    ///
+    /// # Errors
+    /// Where the bytes are no account of this name, or one of a newer version; then the shard is as it was.
+    pub fn restore_packed(&mut self, name: &str, packed: &[u8]) -> Result<(), Unreadable> {
+        let known = self.accounts.find(name).and_then(|place| Some((self.due_ms(place)?, place as u32)));
+        let place = self.accounts.restore_packed(name, packed)?;
+        if let Some(known) = known {
+            self.due.remove(&known);
         }
-        let hash = self.prints.of(account.name());
-        self.accounts.push(Box::new(account));
-        let (accounts, prints) = (&self.accounts, &self.prints);
-        self.places.insert_unique(hash, place, |&p| prints.of(accounts[p as usize].name()));
+        self.due_again(place);
+        Ok(())
+    }
+
+    /// Takes an account out: what a changelog says by a record without a value.
+    pub fn forget(&mut self, name: &str) {
+        let Some(place) = self.accounts.find(name) else { return };
+        if let Some(due_ms) = self.due_ms(place) {
+            self.due.remove(&(due_ms, place as u32));
+        }
+        self.accounts.remove(place);
+    }
+
+    /// Takes over a changed configuration.
+    ///
+    /// # Errors
+    /// Where windows or fingerprint key are others: what has been counted so far means nothing under them. Then nothing changes.
+    pub fn set_policy(&mut self, policy: Arc<Policy>) -> Result<(), NewEpoch> {
+        if policy.spans != self.policy.spans {
+            return Err(NewEpoch { key: "detect.windows_s" });
+        }
+        if policy.key != self.policy.key {
+            return Err(NewEpoch { key: "fingerprint_key_file" });
+        }
+        self.policy = policy;
+        for (_, place) in std::mem::take(&mut self.due) {
+            self.due_again(place as usize);
+        }
+        Ok(())
+    }
+
+    /// Takes over what people have decided about an account, known or not, in the place of what they had.
+    pub fn decide(&mut self, decisions: Arc<Decisions>) {
+        let open = self.accounts.find(&decisions.account).and_then(|place| Some((self.due_ms(place)?, place as u32)));
+        self.decided.replace(decisions);
+        if let Some(before) = open {
+            self.due.remove(&before);
+            self.due_again(before.1 as usize);
+        }
+    }
+
+    /// What people have decided about an account.
+    pub fn decisions(&self, name: &str) -> Option<&Arc<Decisions>> {
+        self.decided.of(name)
+    }
+
+    /// What an account is weighed against at its clock.
+    pub fn bar(&self, account: &Account) -> Bar<'_> {
+        self.decided.bar(account, &self.policy)
+    }
+
+    /// Begins a checkpoint: the accounts changed since the last one began become pending, to be given out as they are at this
+    /// moment. Returns how many. One that was under way is given up.
+    pub fn begin_checkpoint(&mut self) -> usize {
+        self.accounts.begin_checkpoint()
+    }
+
+    /// Gives at most `max` pending accounts, name and packed form, as they were when the checkpoint began, however much has
+    /// happened to them since. Returns how many are left.
+    pub fn give_changed(&mut self, max: usize, give: &mut dyn FnMut(&str, &[u8])) -> usize {
+        self.accounts.give_changed(max, give)
+    }
+
+    /// The checkpoint did not succeed: what it would have covered counts as changed again.
+    pub fn abandon_checkpoint(&mut self) {
+        self.accounts.abandon_checkpoint();
+    }
+
+    /// The checkpoint was stored.
+    pub fn finish_checkpoint(&mut self) {
+        self.accounts.finish_checkpoint();
+    }
+
+    /// Accounts changed since the last checkpoint began.
+    pub fn changed(&self) -> usize {
+        self.accounts.changed()
+    }
+
+    /// Packs the accounts that were not touched since the last call. For who makes no checkpoints, which do the same.
+    pub fn rest(&mut self) {
+        self.accounts.rest();
     }
 
     /// When the first event of all history happened.
@@ -147,21 +267,29 @@ impl Shard {
 
     /// The place of an account, met now if it is not known, met again if it was idle for so long that it counts as forgotten.
     fn place(&mut self, name: &str, ts_ms: i64) -> usize {
-        let hash = self.prints.of(name);
-        let accounts = &mut self.accounts;
-        if let Some(&place) = self.places.find(hash, |&p| accounts[p as usize].name() == name) {
-            let place = place as usize;
-            if accounts[place].incident.is_none() && accounts[place].is_forgotten(seconds(ts_ms), &self.policy) {
-                *accounts[place] = Account::new(name, ts_ms, Stratum::New);
-            }
-            return place;
+        let Some(place) = self.accounts.find(name) else {
+            let stratum = verdict::first_stratum(&self.policy, seconds(ts_ms), seconds(self.history_since.0));
+            return self.accounts.insert(Account::new(name, ts_ms, stratum), true);
+        };
+        let account = self.accounts.touch(place);
+        if account.incident.is_none() && account.is_forgotten(seconds(ts_ms), &self.policy) {
+            *account = Account::new(name, ts_ms, Stratum::New);
         }
-        let place = accounts.len();
-        let stratum = verdict::first_stratum(&self.policy, seconds(ts_ms), seconds(self.history_since.0));
-        accounts.push(Box::new(Account::new(name, ts_ms, stratum)));
-        let prints = &self.prints;
-        self.places.insert_unique(hash, place as u32, |&p| prints.of(accounts[p as usize].name()));
         place
+    }
+
+    /// When the open incident of an account is over, if nothing more comes.
+    fn due_ms(&self, place: usize) -> Option<i64> {
+        let account = self.accounts.hot(place)?;
+        let incident = account.incident.as_ref()?;
+        Some(self.decided.due_ms(account.name(), incident, self.policy.detect.quiet_s))
+    }
+
+    /// Notes when the open incident of an account, where there is one, is over.
+    fn due_again(&mut self, place: usize) {
+        if let Some(due_ms) = self.due_ms(place) {
+            self.due.insert((due_ms, place as u32));
+        }
     }
 
     fn clear_until(&mut self, now_ms: i64, out: &mut Vec<Alert>) {
@@ -171,7 +299,7 @@ impl Shard {
         let mut due: Vec<_> = self.due.range(..=(now_ms, u32::MAX)).copied().collect();
         // Those of one moment by name: places depend on who was met first, and on whether the state was loaded.
         due.sort_by(|a, b| {
-            let name = |place: u32| self.accounts[place as usize].name();
+            let name = |place: u32| self.accounts.name(place as usize);
             a.0.cmp(&b.0).then_with(|| name(a.1).cmp(name(b.1)))
         });
         for (due_ms, place) in due {
@@ -181,7 +309,7 @@ impl Shard {
 
     fn clear(&mut self, due_ms: i64, place: usize, out: &mut Vec<Alert>) {
         self.due.remove(&(due_ms, place as u32));
-        let account = &mut self.accounts[place];
+        let account = self.accounts.touch(place);
         let Some(incident) = account.close(due_ms) else { return };
         out.push(Alert {
             v: 1,
@@ -203,7 +331,7 @@ impl Shard {
     }
 
     fn weigh(&mut self, place: usize, out: &mut Vec<Alert>) {
-        let account = &mut self.accounts[place];
+        let account = self.accounts.touch(place);
         // A critical incident can grow no worse; once a minute is enough to know that it goes on.
         if let Some(incident) = &account.incident
             && incident.severity == Severity::Critical
@@ -211,18 +339,22 @@ impl Shard {
         {
             return;
         }
-        let stratum = account.stratum();
-        let t = verdict::threshold(&self.policy, stratum);
-        let Some((weighed, severity)) = verdict::strongest(account, &self.policy, t) else { return };
+        let policy = Arc::clone(&self.policy);
+        let bar = self.decided.bar(account, &policy);
+        if bar.exempt {
+            return;
+        }
+        let Some((weighed, severity)) = verdict::strongest(account, &policy, &bar.t) else { return };
         let (clock_ms, cleared_ms) = (account.clock_ms(), account.cleared_ms());
         let kind = match &mut account.incident {
             Some(incident) => {
-                let before = incident.due_ms(self.policy.detect.quiet_s);
+                let due_ms = |i: &Incident| self.decided.due_ms(&account.name, i, policy.detect.quiet_s);
+                let before = due_ms(incident);
                 // A burst that only the longest windows remember is over.
                 if weighed.span_s <= DAY_S && clock_ms > incident.active_ms {
                     incident.active_ms = clock_ms;
                     self.due.remove(&(before, place as u32));
-                    self.due.insert((incident.due_ms(self.policy.detect.quiet_s), place as u32));
+                    self.due.insert((due_ms(incident), place as u32));
                 }
                 if severity <= incident.severity {
                     return;
@@ -244,31 +376,32 @@ impl Shard {
                     pattern: super::alert::Pattern::Unclear,
                     start_ms,
                     totals: Totals::gather(account.sends_mut(), start_ms),
+                    flagged_ms: clock_ms,
                 };
-                self.due.insert((incident.due_ms(self.policy.detect.quiet_s), place as u32));
                 account.incident = Some(incident);
+                self.due_again(place);
                 AlertKind::Flagged
             }
         };
-        self.say(place, kind, stratum, &weighed, severity, out);
+        self.say(place, kind, &bar, &weighed, severity, out);
     }
 
     fn say(
         &mut self,
         place: usize,
         kind: AlertKind,
-        stratum: Stratum,
+        bar: &Bar<'_>,
         weighed: &Weighed,
         severity: Severity,
         out: &mut Vec<Alert>,
     ) {
-        let t = verdict::threshold(&self.policy, stratum);
-        let evidence = evidence::list(&self.accounts[place], &self.policy, t, weighed, severity);
-        let account = &mut self.accounts[place];
+        let t = &*bar.t;
+        let account = self.accounts.touch(place);
+        let evidence = evidence::list(account, &self.policy, t, weighed, severity);
         let ts = Timestamp(account.clock_ms());
         let Some(incident) = &mut account.incident else { return };
         incident.score = rounded(weighed.stated(t));
-        incident.pattern = evidence::pattern(weighed, stratum);
+        incident.pattern = evidence::pattern(weighed, bar.stratum);
         let (id, score, pattern) = (incident.id.to_string(), incident.score, incident.pattern);
         let burst = incident.totals.burst();
         let relays = account.incident.as_ref().map(|i| i.totals.relays(account.relay_names())).unwrap_or_default();

@@ -4,7 +4,9 @@
 //! before it: between 11/12 S and S of event time. Nothing is ever re-based on "now", so that the same events give the same
 //! sums whenever they are read; a test holds this against a naive oracle.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+use super::codec::{Input, Unreadable, put};
 
 /// Cells to a window.
 pub const CELLS: u32 = 12;
@@ -62,7 +64,7 @@ pub fn start_s(span_s: u32, now_s: u32) -> u32 {
 }
 
 /// What is counted in a cell, and summed over a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub struct Counters {
     /// Messages taken.
     pub messages: u32,
@@ -104,9 +106,64 @@ impl Counters {
     fn is_zero(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Those that are usually there first: their bits fit into one byte.
+    fn fields(&self) -> [u32; 10] {
+        [
+            self.messages,
+            self.recipients,
+            self.volume,
+            self.new_recipients,
+            self.new_damped,
+            self.answered,
+            self.new_foreign,
+            self.refused_quarters,
+            self.refused,
+            self.complaints,
+        ]
+    }
+
+    /// Packs what is not zero, with two bits of the caller's.
+    pub(super) fn pack(&self, out: &mut Vec<u8>, bits: u8) {
+        let fields = self.fields();
+        let there = fields.iter().enumerate().fold(0u32, |there, (i, &n)| there | u32::from(n > 0) << i);
+        put(out, there << 2 | u32::from(bits));
+        for n in fields.into_iter().filter(|&n| n > 0) {
+            put(out, n);
+        }
+    }
+
+    /// The counters, and the caller's two bits.
+    pub(super) fn unpack(from: &mut Input<'_>) -> Result<(Self, u8), Unreadable> {
+        let head = from.u32()?;
+        if head >> 12 != 0 {
+            return Err(Unreadable("unknown counters"));
+        }
+        let mut fields = [0; 10];
+        for (i, n) in fields.iter_mut().enumerate() {
+            if head & 4 << i != 0 {
+                *n = from.u32()?;
+            }
+        }
+        let [messages, recipients, volume, new_recipients, new_damped, answered, new_foreign, rest @ ..] = fields;
+        let [refused_quarters, refused, complaints] = rest;
+        let counters = Self {
+            messages,
+            recipients,
+            volume,
+            new_recipients,
+            new_damped,
+            new_foreign,
+            refused_quarters,
+            refused,
+            answered,
+            complaints,
+        };
+        Ok((counters, (head & 3) as u8))
+    }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 struct Cell {
     /// Seconds since 1970, divided by the width.
     index: u32,
@@ -114,13 +171,13 @@ struct Cell {
 }
 
 /// One window: at most twelve cells, oldest first, none empty.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 struct Window {
     cells: Vec<Cell>,
 }
 
 /// All windows of one account.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub struct Windows(Vec<Window>);
 
 impl Windows {
@@ -179,6 +236,46 @@ impl Windows {
             window.expire((now_s / width_s(span)).saturating_sub(CELLS - 1));
             window.cells.shrink_to_fit();
         }
+    }
+
+    /// Cells nearly always count what the one before them counts, be it in the window before.
+    pub(super) fn pack(&self, out: &mut Vec<u8>) {
+        put(out, self.0.len() as u64);
+        let mut before = Counters::default();
+        for window in &self.0 {
+            put(out, window.cells.len() as u64);
+            let mut index = 0u32;
+            for cell in &window.cells {
+                let same = cell.counters == before;
+                put(out, u64::from(cell.index.wrapping_sub(index)) << 1 | u64::from(same));
+                if !same {
+                    cell.counters.pack(out, 0);
+                }
+                (index, before) = (cell.index, cell.counters);
+            }
+        }
+    }
+
+    pub(super) fn unpack(from: &mut Input<'_>) -> Result<Self, Unreadable> {
+        let len = from.count(8, 1)?;
+        let mut windows = Vec::with_capacity(len);
+        let mut before = Counters::default();
+        for _ in 0..len {
+            let len = from.count(CELLS as usize, 1)?;
+            let mut cells = Vec::with_capacity(len);
+            let mut index = 0u32;
+            for _ in 0..len {
+                let head = from.number()?;
+                let by = u32::try_from(head >> 1).map_err(|_| Unreadable("a number of more than 32 bits"))?;
+                index = index.checked_add(by).ok_or(Unreadable("a number of more than 32 bits"))?;
+                if head & 1 == 0 {
+                    (before, _) = Counters::unpack(from)?;
+                }
+                cells.push(Cell { index, counters: before });
+            }
+            windows.push(Window { cells });
+        }
+        Ok(Self(windows))
     }
 
     /// Bytes on the heap.

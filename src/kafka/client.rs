@@ -6,7 +6,9 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use super::settings::{Kafka, PASSWORD_VARIABLE};
 
@@ -164,6 +166,15 @@ impl ClientContext for Context {
     }
 }
 
+impl ConsumerContext for Context {}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    // For transactions: whether the records have arrived is what the commit says.
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
 /// Passes a line of librdkafka on.
 pub fn log(level: RDKafkaLogLevel, facility: &str, words: &str) {
     use RDKafkaLogLevel as L;
@@ -177,9 +188,15 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, words: &str) {
 
 /// Notes a complaint of librdkafka. Nothing is lost by it: librdkafka goes on trying.
 pub fn complain(trouble: &LastTrouble, error: &KafkaError, reason: &str) {
-    if let Some(code) = error.rdkafka_error_code() {
-        trouble.note(code, reason);
+    let Some(code) = error.rdkafka_error_code() else {
+        tracing::warn!(target: "kafka", error = %error, "{reason}");
+        return;
+    };
+    // The end of a partition is asked for, and reported as if it were an error.
+    if code == RDKafkaErrorCode::PartitionEOF {
+        return;
     }
+    trouble.note(code, reason);
     tracing::warn!(target: "kafka", error = %error, "{reason}");
 }
 

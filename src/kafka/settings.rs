@@ -177,6 +177,7 @@ const OWNED: &[(&str, &str)] = &[
     ("ssl.key.location", ": use kafka.key_file"),
     ("group.id", ": use kafka.group"),
     ("group.protocol", ""),
+    ("group.instance.id", ": use run.instance"),
     ("partition.assignment.strategy", ""),
     ("enable.auto.commit", ""),
     ("enable.auto.offset.store", ""),

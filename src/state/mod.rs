@@ -1,7 +1,10 @@
 //! The stored form of a shard, and its versions.
 //!
-//! A file is a line of text that names format and version, then one zstd stream (with its checksum) of postcard records: the
-//! head, then each account, by name. A newer program reads older versions; what it cannot read it refuses, never in half.
+//! A file is a line of text that names format and version, then one zstd stream (with its checksum) of records: the head
+//! (postcard), then each account, packed (`core::packed`), by name. A newer program reads older versions; what it cannot read it
+//! refuses, never in half.
+
+pub mod record;
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -12,14 +15,17 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::core::account::Account;
+use crate::core::packed;
 use crate::core::policy::Policy;
-use crate::core::shard::Shard;
+use crate::core::shard::{Shard, Unreadable};
 use crate::event::Timestamp;
 
 /// The first line of a file of this version.
-const MAGIC: &[u8] = b"mailfuse state 1\n";
-/// No stored account is larger, in bytes: a damaged length must not ask for memory.
-const ACCOUNT_BYTES_MAX: usize = 64 << 20;
+const MAGIC: &[u8] = b"mailfuse state 2\n";
+/// That of the version before, whose accounts were in postcard's form of them.
+const MAGIC_1: &[u8] = b"mailfuse state 1\n";
+/// No record is larger, in bytes. Of version 1 they could be larger than any is now.
+const RECORD_BYTES_MAX: usize = 64 << 20;
 
 /// Why a state could not be saved or loaded.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,9 @@ pub enum Error {
     /// A record cannot be read.
     #[error("damaged: use another copy, or start without it")]
     Damaged(#[from] postcard::Error),
+    /// An account cannot be read.
+    #[error("damaged ({0}): use another copy, or start without it")]
+    Account(#[from] Unreadable),
     /// A record is longer than any can be.
     #[error("damaged (a record of {0} bytes): use another copy, or start without it")]
     TooLong(usize),
@@ -109,22 +118,23 @@ pub fn write(mut out: impl Write, shard: &Shard, policy: &Policy) -> Result<(), 
         newest_ms: shard.newest().0,
         accounts: shard.accounts() as u64,
     };
-    record(&mut zstd, &head)?;
+    record(&mut zstd, &postcard::to_stdvec(&head)?)?;
     // By name, so that the bytes do not depend on the order in which accounts were met.
-    let mut accounts: Vec<&Account> = shard.all().collect();
-    accounts.sort_by(|a, b| a.name().cmp(b.name()));
-    for account in accounts {
-        record(&mut zstd, account)?;
-    }
+    let mut written = Ok(());
+    shard.give_all(&mut |_, packed| {
+        if written.is_ok() {
+            written = record(&mut zstd, packed);
+        }
+    });
+    written?;
     zstd.finish()?.flush()?;
     Ok(())
 }
 
-fn record(out: &mut impl Write, value: &impl Serialize) -> Result<(), Error> {
-    let bytes = postcard::to_stdvec(value)?;
+fn record(out: &mut impl Write, bytes: &[u8]) -> Result<(), Error> {
     let len = u32::try_from(bytes.len()).map_err(|_| Error::TooLong(bytes.len()))?;
     out.write_all(&len.to_le_bytes())?;
-    out.write_all(&bytes)?;
+    out.write_all(bytes)?;
     Ok(())
 }
 
@@ -153,11 +163,13 @@ pub fn read(from: impl Read, policy: &Arc<Policy>) -> Result<Shard, Error> {
 fn read_from(mut from: impl Read, policy: &Arc<Policy>) -> Result<Shard, Error> {
     let mut magic = Vec::new();
     from.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
-    if magic != MAGIC {
+    if magic != MAGIC && magic != MAGIC_1 {
         return Err(Error::Version { found: String::from_utf8_lossy(&magic).into_owned() });
     }
     let mut zstd = zstd::Decoder::new(from)?;
-    let head: Head = read_record(&mut zstd)?;
+    let mut bytes = Vec::new();
+    read_record(&mut zstd, &mut bytes)?;
+    let head: Head = postcard::from_bytes(&bytes)?;
     if head.key_id != key_id(&policy.key) {
         return Err(Error::Key);
     }
@@ -167,7 +179,18 @@ fn read_from(mut from: impl Read, policy: &Arc<Policy>) -> Result<Shard, Error> 
     let mut shard = Shard::new(Arc::clone(policy), Timestamp(head.history_since_ms));
     shard.restore_clock(Timestamp(head.newest_ms));
     for _ in 0..head.accounts {
-        shard.restore(read_record(&mut zstd)?);
+        read_record(&mut zstd, &mut bytes)?;
+        if magic == MAGIC_1 {
+            let mut account: Account = postcard::from_bytes(&bytes)?;
+            if let Some(incident) = &mut account.incident {
+                // Not stored then; it was flagged at some moment between these two.
+                incident.flagged_ms = incident.start_ms;
+            }
+            shard.restore(account);
+        } else {
+            let name = packed::name(&bytes).unwrap_or_default();
+            shard.restore_packed(name, &bytes)?;
+        }
     }
     // To the end, so that the checksum is looked at.
     let rest = std::io::copy(&mut zstd, &mut std::io::sink())?;
@@ -177,14 +200,18 @@ fn read_from(mut from: impl Read, policy: &Arc<Policy>) -> Result<Shard, Error> 
     Ok(shard)
 }
 
-fn read_record<T: for<'de> Deserialize<'de>>(from: &mut impl Read) -> Result<T, Error> {
+fn read_record(from: &mut impl Read, bytes: &mut Vec<u8>) -> Result<(), Error> {
     let mut len = [0; 4];
     from.read_exact(&mut len)?;
     let len = u32::from_le_bytes(len) as usize;
-    if len > ACCOUNT_BYTES_MAX {
+    if len > RECORD_BYTES_MAX {
         return Err(Error::TooLong(len));
     }
-    let mut bytes = vec![0; len];
-    from.read_exact(&mut bytes)?;
-    Ok(postcard::from_bytes(&bytes)?)
+    bytes.clear();
+    // As much memory as there are bytes, whatever the length says.
+    from.take(len as u64).read_to_end(bytes)?;
+    if bytes.len() < len {
+        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(())
 }

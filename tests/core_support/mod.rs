@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)] // Every test takes what it needs.
 
+pub mod stream;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -58,6 +60,13 @@ pub fn outcome(ts: Timestamp, account: &str, queue_id: &str, relay: &str, rcpt: 
 
 pub fn complaint(ts: Timestamp, account: &str) -> Event<'static> {
     event(ts, account, Kind::Complaint(Complaint { rcpt: None, feedback_type: text("abuse") }))
+}
+
+/// The shard as it would be saved.
+pub fn stored(shard: &Shard, policy: &Policy) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    mailfuse::state::write(&mut bytes, shard, policy).unwrap();
+    bytes
 }
 
 /// A shard and what it has said.

@@ -1,0 +1,211 @@
+//! The packed form of an account: how one that rests is held in memory, and how every one is stored.
+//!
+//! The first byte is the version of the form, then comes the name, then the rest in the order of [`Account`]'s parts. Times are
+//! differences from the account's clock or from one another, sorted fingerprints differences from their neighbours, and what
+//! is usually nothing costs a bit. The form says everything that the account holds, and is the same for equal accounts.
+//!
+//! How large it can be: 2 x 65,536 wide contacts take at most 0.4 MB; each of at most 2,048 sends
+//! ([`SENDS_MAX`](super::sends::SENDS_MAX)) at most 1.5 kB (its texts are bounded, `sends`), 3.1 MB; sketches 0.14 MB; ids of
+//! events 0.12 MB; the incident, relays and the rest less than 0.2 MB. Together that is below [`PACKED_MAX`].
+
+use super::account::Account;
+use super::baseline::Baseline;
+use super::codec::{Input, Unreadable, put, put_name, put_near, put_signed, put_text};
+use super::contacts::Contacts;
+use super::fingerprint::Fingerprint;
+use super::incident::Incident;
+use super::networks::Networks;
+use super::recent::Recent;
+use super::repeats::Repeats;
+use super::sends::{Sends, seconds};
+use super::verdict::Stratum;
+use super::window::Windows;
+
+/// Version of the form that is written.
+const VERSION: u8 = 1;
+/// No packed account is larger, in bytes.
+pub const PACKED_MAX: usize = 4_000_000;
+/// Relay names of one account.
+const RELAYS_MAX: usize = 256;
+
+const HAS_TENANT: u8 = 1;
+const HAS_INCIDENT: u8 = 2;
+const HAS_CLEARED: u8 = 4;
+const HAS_REPEATS: u8 = 8;
+const STRATUM_SHIFT: u32 = 4;
+
+/// Packs an account, appending to `out`. `prints` are those that its hashes were made with.
+pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
+    let clock_s = account.now_s();
+    out.push(VERSION);
+    put_text(out, &account.name);
+    let stratum = match account.stratum {
+        Stratum::Unknown => 0,
+        Stratum::New => 1,
+        Stratum::Established => 2,
+        Stratum::Bulk => 3,
+    };
+    let bit = |is: bool, bit: u8| if is { bit } else { 0 };
+    out.push(
+        bit(account.tenant.is_some(), HAS_TENANT)
+            | bit(account.incident.is_some(), HAS_INCIDENT)
+            | bit(account.cleared_ms != 0, HAS_CLEARED)
+            | bit(!account.repeats.is_default(), HAS_REPEATS)
+            | stratum << STRATUM_SHIFT,
+    );
+    put_signed(out, account.clock_ms);
+    put_near(out, account.first_s, clock_s);
+    if let Some(tenant) = &account.tenant {
+        put_name(out, tenant);
+    }
+    if account.cleared_ms != 0 {
+        put_signed(out, account.cleared_ms.wrapping_sub(account.clock_ms));
+    }
+    account.baseline.pack(out, clock_s);
+    account.contacts.pack(out);
+    account.networks.pack(out, clock_s);
+    put(out, account.relay_names.len() as u64);
+    for name in &account.relay_names {
+        put_name(out, name);
+    }
+    account.sends.pack(out, account.clock_ms, prints);
+    // Recipients and domains were mostly last used by the sends that are remembered.
+    let uses = account.sends.uses(prints);
+    account.recipients.pack(out, &uses, clock_s);
+    account.domains.pack(out, &uses, clock_s);
+    account.relays.pack(out, &[], clock_s);
+    account.windows.pack(out);
+    if !account.repeats.is_default() {
+        account.repeats.pack(out, clock_s);
+    }
+    if let Some(incident) = &account.incident {
+        incident.pack(out);
+    }
+}
+
+/// What the parts of a packed account take, in bytes, for who wants to know where memory goes.
+pub fn parts(account: &Account, prints: &Fingerprint) -> [(&'static str, usize); 9] {
+    let clock_s = account.now_s();
+    let bytes = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        write(&mut out);
+        out.len()
+    };
+    let distinct = |out: &mut Vec<u8>| {
+        let uses = account.sends.uses(prints);
+        account.recipients.pack(out, &uses, clock_s);
+        account.domains.pack(out, &uses, clock_s);
+        account.relays.pack(out, &[], clock_s);
+    };
+    [
+        ("all", bytes(&|out| pack(account, prints, out))),
+        ("name", account.name.len()),
+        ("baseline", bytes(&|out| account.baseline.pack(out, clock_s))),
+        ("contacts", bytes(&|out| account.contacts.pack(out))),
+        ("networks", bytes(&|out| account.networks.pack(out, clock_s))),
+        ("sends", bytes(&|out| account.sends.pack(out, account.clock_ms, prints))),
+        ("distinct", bytes(&distinct)),
+        ("windows", bytes(&|out| account.windows.pack(out))),
+        ("repeats", if account.repeats.is_default() { 0 } else { bytes(&|out| account.repeats.pack(out, clock_s)) }),
+    ]
+}
+
+/// The name of a packed account; `None` where the bytes have none.
+pub fn name(packed: &[u8]) -> Option<&str> {
+    let mut from = Input::new(packed);
+    from.byte().ok()?;
+    from.text().ok()
+}
+
+/// Unpacks an account. `prints` are those that it was packed with.
+///
+/// # Errors
+/// Where the bytes are no account, or one of a newer version. Never asks for more memory than an account can take.
+pub fn unpack(packed: &[u8], prints: &Fingerprint) -> Result<Account, Unreadable> {
+    if packed.len() > PACKED_MAX {
+        return Err(Unreadable("larger than any account"));
+    }
+    let mut from = Input::new(packed);
+    if from.byte()? != VERSION {
+        return Err(Unreadable("another version"));
+    }
+    let name = from.text()?;
+    let flags = from.byte()?;
+    let stratum = match flags >> STRATUM_SHIFT {
+        0 => Stratum::Unknown,
+        1 => Stratum::New,
+        2 => Stratum::Established,
+        3 => Stratum::Bulk,
+        _ => return Err(Unreadable("an unknown stratum")),
+    };
+    let clock_ms = from.signed()?;
+    let clock_s = seconds(clock_ms);
+    let mut account = Account::new(name, clock_ms, stratum);
+    account.first_s = from.near(clock_s)?;
+    if flags & HAS_TENANT != 0 {
+        account.tenant = Some(from.name()?);
+    }
+    if flags & HAS_CLEARED != 0 {
+        account.cleared_ms = clock_ms.wrapping_add(from.signed()?);
+    }
+    account.baseline = Baseline::unpack(&mut from, clock_s)?;
+    account.contacts = Contacts::unpack(&mut from)?;
+    account.networks = Networks::unpack(&mut from, clock_s)?;
+    let relays = from.count(RELAYS_MAX, 1)?;
+    account.relay_names = (0..relays).map(|_| from.name()).collect::<Result<_, _>>()?;
+    account.sends = Sends::unpack(&mut from, clock_ms, prints)?;
+    let uses = account.sends.uses(prints);
+    account.recipients = Recent::unpack(&mut from, &uses, clock_s)?;
+    account.domains = Recent::unpack(&mut from, &uses, clock_s)?;
+    account.relays = Recent::unpack(&mut from, &[], clock_s)?;
+    account.windows = Windows::unpack(&mut from)?;
+    if flags & HAS_REPEATS != 0 {
+        account.repeats = Repeats::unpack(&mut from, clock_s)?;
+    }
+    if flags & HAS_INCIDENT != 0 {
+        account.incident = Some(Incident::unpack(&mut from)?);
+    }
+    if from.left() > 0 {
+        return Err(Unreadable("something follows"));
+    }
+    Ok(account)
+}
+
+/// A part of an account, packed alone: so a test can hold each against its oracle.
+pub trait Part: Sized {
+    /// The bytes.
+    fn packed(&self) -> Vec<u8>;
+    /// The part again.
+    ///
+    /// # Errors
+    /// Where the bytes are no such part.
+    fn unpacked(bytes: &[u8]) -> Result<Self, Unreadable>;
+}
+
+macro_rules! part {
+    ($part:ty, $pack:expr, $unpack:expr) => {
+        impl Part for $part {
+            fn packed(&self) -> Vec<u8> {
+                let mut out = Vec::new();
+                let pack: fn(&Self, &mut Vec<u8>) = $pack;
+                pack(self, &mut out);
+                out
+            }
+
+            fn unpacked(bytes: &[u8]) -> Result<Self, Unreadable> {
+                let unpack: fn(&mut Input<'_>) -> Result<Self, Unreadable> = $unpack;
+                unpack(&mut Input::new(bytes))
+            }
+        }
+    };
+}
+
+part!(Windows, |w, out| w.pack(out), |from| Self::unpack(from));
+part!(Contacts, |c, out| c.pack(out), |from| Self::unpack(from));
+part!(Recent, |r, out| r.pack(out, &[], 0), |from| Self::unpack(from, &[], 0));
+part!(Repeats, |r, out| r.pack(out, 0), |from| Self::unpack(from, 0));
+part!(Sends, |s, out| s.pack(out, 0, &Fingerprint::new(&[0; 16])), |from| Self::unpack(
+    from,
+    0,
+    &Fingerprint::new(&[0; 16])
+));

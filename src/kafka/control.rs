@@ -1,0 +1,162 @@
+//! What people decided, as it comes: the `control` topic, read to its end before the first event and followed from then on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use super::client::{self, Context, client_config};
+use super::settings::Kafka;
+use crate::core::decision::Decisions;
+
+/// A decision must begin this long after it was written, so that every instance knows it before its first event.
+pub const GRACE_MS: i64 = 10_000;
+/// How often the end of the topic is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What is known of the control topic.
+#[derive(Debug, Default)]
+pub struct Control {
+    by_account: RwLock<HashMap<Box<str>, Arc<Decisions>>>,
+    /// Everything written before this moment is known, in milliseconds since 1970.
+    read_until_ms: AtomicI64,
+    /// The offset of the next record.
+    pub next_offset: AtomicI64,
+    /// Records read.
+    pub records: AtomicU64,
+}
+
+impl Control {
+    /// Everything in force, for a shard that begins.
+    pub fn all(&self) -> Vec<Arc<Decisions>> {
+        self.by_account.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// What stands about one account.
+    pub fn of(&self, account: &str) -> Option<Arc<Decisions>> {
+        self.by_account.read().unwrap_or_else(PoisonError::into_inner).get(account).cloned()
+    }
+
+    /// Whether every decision that may count for an event at `ts_ms` is known.
+    pub fn is_known_for(&self, ts_ms: i64) -> bool {
+        ts_ms - GRACE_MS <= self.read_until_ms.load(Ordering::Acquire)
+    }
+
+    /// Whether the topic has been read to its end once.
+    pub fn is_ready(&self) -> bool {
+        self.read_until_ms.load(Ordering::Acquire) > 0
+    }
+
+    fn take(&self, message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Arc<Decisions>> {
+        let place = || format!("{}:{}:{}", message.topic(), message.partition(), message.offset());
+        self.records.fetch_add(1, Ordering::Relaxed);
+        let key = String::from_utf8_lossy(message.key().unwrap_or_default()).to_ascii_lowercase();
+        let decisions = match message.payload() {
+            // A tombstone: nothing stands any more.
+            None => Decisions { account: key.into(), decisions: Vec::new() },
+            Some(bytes) => match Decisions::parse(bytes) {
+                Ok(decisions) if *decisions.account == *key => decisions,
+                Ok(decisions) => {
+                    tracing::error!(
+                        "{}: the key is not the account {}: not used",
+                        place(),
+                        decisions.account.escape_debug()
+                    );
+                    return None;
+                }
+                Err(e) => {
+                    tracing::error!(
+                        "{}: no control record ({e}): not used; write the account's whole list again",
+                        place()
+                    );
+                    return None;
+                }
+            },
+        };
+        if let Some(written_ms) = message.timestamp().to_millis()
+            && decisions.decisions.iter().any(|d| (written_ms - 60_000..written_ms + GRACE_MS).contains(&d.from.0))
+        {
+            tracing::warn!(
+                "{}: a decision begins less than {} s after it was written: instances may differ on events in between",
+                place(),
+                GRACE_MS / 1000
+            );
+        }
+        let decisions = Arc::new(decisions);
+        let mut by_account = self.by_account.write().unwrap_or_else(PoisonError::into_inner);
+        if decisions.decisions.is_empty() {
+            by_account.remove(&decisions.account);
+        } else {
+            by_account.insert(decisions.account.clone(), Arc::clone(&decisions));
+        }
+        Some(decisions)
+    }
+
+    /// Follows the topic until `stop`; `each` is told of every change.
+    ///
+    /// # Errors
+    /// Where there is no client. Troubles of the brokers are waited out.
+    pub fn follow(
+        &self,
+        kafka: &Kafka,
+        stop: &dyn Fn() -> bool,
+        each: &dyn Fn(Arc<Decisions>),
+    ) -> Result<(), client::Error> {
+        let mut config = client_config(kafka)?;
+        config
+            .set("group.id", &kafka.group)
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "100");
+        let consumer: BaseConsumer<Context> = config.create_with_context(Context::default())?;
+        let topic = &kafka.topics.control;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Beginning)?;
+        consumer.assign(&list)?;
+        let (mut at_end, mut looked, mut before) = (false, Instant::now() - LOOK, None);
+        while !stop() {
+            match consumer.poll(Duration::from_millis(50)) {
+                Some(Ok(message)) => {
+                    at_end = false;
+                    if let Some(decisions) = self.take(&message) {
+                        each(decisions);
+                    }
+                    self.next_offset.store(message.offset() + 1, Ordering::Release);
+                    continue;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => at_end = true,
+                Some(Err(e)) => {
+                    tracing::warn!("{}", consumer.context().trouble.explain(&format!("{topic} is not readable"), &e))
+                }
+                None => {}
+            }
+            let is_new = self.read_until_ms.load(Ordering::Acquire) == 0;
+            if !at_end || (looked.elapsed() < LOOK && !is_new) {
+                continue;
+            }
+            looked = Instant::now();
+            let now_ms = super::outlet::now_ms();
+            let Ok((_, high)) = consumer.fetch_watermarks(topic, 0, Duration::from_secs(5)) else { continue };
+            if self.next_offset.load(Ordering::Acquire) >= high {
+                self.read_until_ms.store(now_ms, Ordering::Release);
+            } else if let Some((then_ms, h)) = before
+                && h == high
+                && now_ms - then_ms >= LOOK.as_millis() as i64
+            {
+                // Nothing has come since the last look, and the end has not moved: what is missing was compacted away, or is
+                // a marker of a transaction.
+                self.read_until_ms.store(then_ms, Ordering::Release);
+            }
+            if before.is_none_or(|(then_ms, h)| h != high || now_ms - then_ms >= LOOK.as_millis() as i64) {
+                before = Some((now_ms, high));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! One partition in the hands of a worker: its shard, how far it is, and the checkpoint that is under way.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, TrySendError};
+
+use super::lease::Lease;
+use super::orders::{Accounts, Chunk, Installed, Job, Order};
+use super::poison::Poison;
+use super::shared::{Board, Shared};
+use crate::core::shard::Shard;
+use crate::kafka::changelog::Changelog;
+use crate::kafka::outlet::Tracker;
+use crate::state::record::ShardRecord;
+
+/// Accounts of a chunk, at most: some hundred microseconds of work.
+const CHUNK_ACCOUNTS: usize = 64;
+/// Chunks that wait for the checkpointer.
+const CHUNKS: usize = 16;
+/// The wait after a checkpoint that did not succeed.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// A partition.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub lease: Arc<Lease>,
+    pub board: Arc<Board>,
+    /// `None` while there is no event at all.
+    pub shard: Option<Shard>,
+    /// The offset of the next event.
+    pub next_offset: i64,
+    /// When the last event came.
+    pub arrived: Instant,
+    /// It has been read to its end.
+    pub at_end: bool,
+    /// What cannot be read, lately.
+    pub poison: Poison,
+    /// Halted: nothing more counts.
+    pub is_halted: bool,
+    /// Who waits for the last checkpoint.
+    pub drain: Option<Sender<(i32, bool)>>,
+    /// What was sent since the last checkpoint began.
+    pub tracker: Arc<Tracker>,
+    /// What was sent before, and is not covered yet.
+    uncovered: Vec<Arc<Tracker>>,
+    changelog: Option<Changelog>,
+    is_stateless: bool,
+    under_way: Option<UnderWay>,
+    /// Since when the next checkpoint is waited for, and how many events came since.
+    since: Instant,
+    pub events_since: u64,
+    not_before: Instant,
+    stored_offset: Option<i64>,
+}
+
+/// A checkpoint under way.
+#[derive(Debug)]
+struct UnderWay {
+    chunks: Sender<Chunk>,
+    /// What it ends with; taken when it has been given.
+    record: Option<ShardRecord>,
+}
+
+impl Held {
+    pub fn new(installed: Installed, board: Arc<Board>, poison: Poison) -> Self {
+        let now = Instant::now();
+        Self {
+            lease: installed.lease,
+            board,
+            shard: installed.shard,
+            next_offset: installed.next_offset,
+            arrived: now,
+            at_end: false,
+            poison,
+            is_halted: false,
+            drain: None,
+            tracker: Arc::default(),
+            uncovered: Vec::new(),
+            is_stateless: installed.changelog.is_none(),
+            changelog: installed.changelog,
+            under_way: None,
+            since: now,
+            events_since: 0,
+            not_before: now,
+            stored_offset: installed.is_stored.then_some(installed.next_offset),
+        }
+    }
+
+    /// Whether everything it knows is stored, and nothing is under way.
+    pub fn is_stored(&self) -> bool {
+        let nothing_to_store =
+            self.is_stateless || self.shard.is_none() || self.stored_offset == Some(self.next_offset);
+        self.under_way.is_none() && nothing_to_store
+    }
+
+    /// Whether a checkpoint is due.
+    pub fn is_due(&self, checkpoint_ms: u32, checkpoint_events: u64) -> bool {
+        if self.under_way.is_some() || self.is_stored() || self.is_halted || Instant::now() < self.not_before {
+            return false;
+        }
+        self.drain.is_some()
+            // The first one says that there is a state, and since when there is history.
+            || self.stored_offset.is_none()
+            || self.since.elapsed() >= Duration::from_millis(checkpoint_ms.into())
+            || self.events_since >= checkpoint_events
+    }
+
+    /// Begins a checkpoint of everything up to the next event.
+    pub fn begin(&mut self, shared: &Shared, worker: &Sender<Order>) {
+        let (Some(shard), Some(changelog)) = (&mut self.shard, self.changelog.take()) else { return };
+        shard.begin_checkpoint();
+        let epoch = shared.epoch();
+        let mut record = ShardRecord::new(
+            &epoch.policy,
+            shared.partitions,
+            self.next_offset,
+            shard.newest().0,
+            shard.history_since().0,
+        );
+        record.control_offset = shared.control.next_offset.load(std::sync::atomic::Ordering::Relaxed);
+        self.uncovered.push(std::mem::take(&mut self.tracker));
+        self.since = Instant::now();
+        self.events_since = 0;
+        let (chunks, given) = crossbeam_channel::bounded(CHUNKS);
+        self.under_way = Some(UnderWay { chunks, record: Some(record) });
+        let job = Job { lease: Arc::clone(&self.lease), changelog, chunks: given, worker: worker.clone() };
+        // Where the checkpointer is gone the program stops; nothing is lost by that.
+        let _ = shared.checkpointer.send(job);
+    }
+
+    /// Gives the next part of the checkpoint under way. Returns whether there is more to give at once.
+    pub fn give(&mut self) -> bool {
+        let (Some(shard), Some(way)) = (&mut self.shard, &mut self.under_way) else { return false };
+        if way.record.is_none() || way.chunks.is_full() {
+            return false;
+        }
+        let mut accounts = Accounts::default();
+        let left = shard.give_changed(CHUNK_ACCOUNTS, &mut |name, packed| accounts.push(name, packed));
+        if !accounts.is_empty() && !offer(&way.chunks, Chunk::Accounts(accounts)) {
+            way.record = None;
+            return false;
+        }
+        if left > 0 {
+            return true;
+        }
+        if way.chunks.is_full() {
+            return true;
+        }
+        if let Some(record) = way.record.take() {
+            offer(&way.chunks, Chunk::Finish(record, self.uncovered.clone()));
+        }
+        false
+    }
+
+    /// The checkpoint under way was stored.
+    pub fn stored(&mut self, offset: i64, changelog: Option<Changelog>) {
+        self.under_way = None;
+        self.changelog = changelog;
+        self.uncovered.clear();
+        self.stored_offset = Some(offset);
+        self.board.set_stored(offset);
+        if let Some(shard) = &mut self.shard {
+            shard.finish_checkpoint();
+        }
+    }
+
+    /// It was not, and is to be tried again.
+    pub fn not_stored(&mut self, changelog: Option<Changelog>) {
+        self.under_way = None;
+        self.changelog = changelog;
+        self.not_before = Instant::now() + TRY_AGAIN;
+        if let Some(shard) = &mut self.shard {
+            shard.abandon_checkpoint();
+        }
+    }
+
+    /// Whether the writing end is there or comes back.
+    pub fn can_store(&self) -> bool {
+        self.is_stateless || self.changelog.is_some() || self.under_way.is_some()
+    }
+}
+
+/// Offers a chunk to the checkpointer. False where it has given up: it will say so.
+fn offer(chunks: &Sender<Chunk>, chunk: Chunk) -> bool {
+    match chunks.try_send(chunk) {
+        Ok(()) => true,
+        // The caller has looked, and nobody else fills it.
+        Err(TrySendError::Full(_)) | Err(TrySendError::Disconnected(_)) => false,
+    }
+}

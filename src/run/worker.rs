@@ -1,0 +1,597 @@
+//! A worker: one loop over orders and batches. It owns the shards of its partitions, and nothing that it does waits for a broker,
+//! except that a full outlet holds it back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, select};
+
+use super::batch::{Batch, Record};
+use super::held::Held;
+use super::lease::Lease;
+use super::orders::{Installed, NotStored, Order, Stored};
+use super::poison::Poison;
+use super::shared::{Epoch, Shared};
+use crate::core::alert::Alert;
+use crate::core::decision::Decisions;
+use crate::core::shard::Shard;
+use crate::event::{Decoded, Event, Reject, Timestamp, decode};
+use crate::kafka::outlet::{Full, What};
+use crate::kafka::partitioner::partition_of;
+use crate::kafka::rejects::{self, Origin};
+use crate::kafka::restore::Reader;
+use crate::kafka::{FUTURE_MS, outlet};
+use crate::telemetry::{AccountAnswer, AccountView};
+
+/// A partition that has been read to its end is ticked this often.
+const TICK: Duration = Duration::from_secs(1);
+/// An event waits this long for decisions that may be about it.
+const DECISIONS: Duration = Duration::from_secs(2);
+/// Where they did not come, no event waits for them for so long.
+const WITHOUT_DECISIONS: Duration = Duration::from_secs(10);
+/// The configuration changes at a checkpoint; where none succeeds within this, without one.
+const NEW_EPOCH: Duration = Duration::from_secs(10);
+
+/// A worker.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    orders: Receiver<Order>,
+    me: Sender<Order>,
+    full: Receiver<Batch>,
+    empty: Sender<Batch>,
+    held: HashMap<i32, Held>,
+    epoch: Arc<Epoch>,
+    next_epoch: Option<(Arc<Epoch>, Instant)>,
+    ticked: Instant,
+    /// Until when no event waits for decisions.
+    hasty_until: Option<Instant>,
+    alerts: Vec<Alert>,
+}
+
+/// Why the rest of a batch does not count.
+struct Stopped;
+
+impl Worker {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        orders: Receiver<Order>,
+        me: Sender<Order>,
+        full: Receiver<Batch>,
+        empty: Sender<Batch>,
+    ) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            orders,
+            me,
+            full,
+            empty,
+            held: HashMap::new(),
+            epoch: shared.epoch(),
+            next_epoch: None,
+            ticked: Instant::now(),
+            hasty_until: None,
+            alerts: Vec::new(),
+        }
+    }
+
+    /// Until it is told to stop.
+    pub(super) fn run(mut self) {
+        loop {
+            let is_busy = self.checkpoints();
+            if self.ticked.elapsed() >= TICK {
+                self.ticked = Instant::now();
+                self.tick();
+            }
+            // Orders first: a partition is installed before its batches are looked at.
+            while let Ok(order) = self.orders.try_recv() {
+                if !self.obey(order) {
+                    return;
+                }
+            }
+            if self.next_epoch.is_some() {
+                // Nothing is read between the checkpoint and the change.
+                if !self.is_switched() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                continue;
+            }
+            let wait = Duration::from_millis(if is_busy { 0 } else { 10 });
+            select! {
+                recv(self.orders) -> order => match order {
+                    Ok(order) => if !self.obey(order) { return },
+                    Err(_) => return,
+                },
+                recv(self.full) -> batch => match batch {
+                    Ok(batch) => self.batch(batch),
+                    Err(_) => return,
+                },
+                default(wait) => {}
+            }
+        }
+    }
+
+    /// Returns whether to go on.
+    fn obey(&mut self, order: Order) -> bool {
+        match order {
+            Order::Install(installed) => self.install(*installed),
+            Order::Drain { lease, done } => self.drain(&lease, done),
+            Order::Drop(lease) => {
+                if self.held.get(&lease.partition).is_some_and(|h| *h.lease == *lease) {
+                    self.held.remove(&lease.partition);
+                }
+            }
+            Order::Decisions(decisions) => self.decide(&decisions),
+            Order::Epoch(epoch) => self.next_epoch = Some((epoch, Instant::now() + NEW_EPOCH)),
+            Order::Stored(stored) => self.stored(*stored),
+            Order::Account { name, partition, reply } => {
+                let _ = reply.send(self.account(&name, partition));
+            }
+            Order::Stop => return false,
+        }
+        true
+    }
+
+    fn install(&mut self, mut installed: Installed) {
+        let partition = installed.lease.partition;
+        let Some(board) = self.shared.board(partition).filter(|_| installed.lease.is_valid()) else { return };
+        if let Some(shard) = &mut installed.shard {
+            self.prepare(shard, partition);
+        }
+        let run = &self.epoch.run;
+        let poison = Poison::new(run.rejects_window, run.rejects_max_share);
+        let held = Held::new(installed, board, poison);
+        if let Some(shard) = &held.shard {
+            show(&held, shard);
+        }
+        self.held.insert(partition, held);
+    }
+
+    /// A shard that begins learns what stands about its accounts, and which configuration is in force here.
+    fn prepare(&self, shard: &mut Shard, partition: i32) {
+        if let Err(e) = shard.set_policy(Arc::clone(&self.epoch.policy)) {
+            // What a state may not change was held against the configuration when it was read.
+            tracing::error!(partition, "{e}");
+        }
+        for decisions in self.shared.control.all() {
+            if partition_of(decisions.account.as_bytes(), self.shared.partitions) == partition {
+                shard.decide(decisions);
+            }
+        }
+    }
+
+    fn decide(&mut self, decisions: &Arc<Decisions>) {
+        let partition = partition_of(decisions.account.as_bytes(), self.shared.partitions);
+        if let Some(shard) = self.held.get_mut(&partition).and_then(|h| h.shard.as_mut()) {
+            shard.decide(Arc::clone(decisions));
+        }
+    }
+
+    fn drain(&mut self, lease: &Lease, done: Sender<(i32, bool)>) {
+        // What was read before the order still counts: it is in the queue by now.
+        while let Ok(batch) = self.full.try_recv() {
+            self.batch(batch);
+        }
+        match self.held.get_mut(&lease.partition) {
+            Some(held) if *held.lease == *lease && !held.is_halted => held.drain = Some(done),
+            Some(held) if *held.lease == *lease => {
+                let _ = done.send((lease.partition, false));
+            }
+            // Not restored yet: nothing to store.
+            _ => {
+                let _ = done.send((lease.partition, true));
+            }
+        }
+    }
+
+    fn stored(&mut self, stored: Stored) {
+        let lease = &stored.lease;
+        let Some(held) = self.held.get_mut(&lease.partition).filter(|h| *h.lease == **lease) else { return };
+        match stored.outcome {
+            Ok(offset) => {
+                held.stored(offset, stored.changelog);
+                self.shared.checkpoints.fetch_add(1, Ordering::Relaxed);
+                self.shared.metrics.checkpointed(lease.partition, Instant::now());
+                self.watch_memory();
+            }
+            Err(NotStored::TryAgain(why)) => {
+                tracing::warn!(partition = lease.partition, "no checkpoint, tried again: {why}");
+                held.not_stored(stored.changelog);
+            }
+            Err(NotStored::GoBack(why)) => {
+                tracing::warn!(partition = lease.partition, "goes back to its last checkpoint: {why}");
+                held.not_stored(None);
+                self.go_back(lease.partition);
+            }
+            Err(NotStored::GivenUp) => {
+                held.not_stored(None);
+                if held.lease.is_valid() {
+                    self.go_back(lease.partition);
+                }
+            }
+        }
+    }
+
+    fn go_back(&mut self, partition: i32) {
+        let Some(held) = self.held.remove(&partition) else { return };
+        if let Some(done) = &held.drain {
+            let _ = done.send((partition, false));
+        }
+        super::restorer::again(&self.shared, &held.lease, 2);
+    }
+
+    /// Begins what is due, gives on what is under way, lets go what is drained. Returns whether there is more to do at once.
+    fn checkpoints(&mut self) -> bool {
+        let mut is_busy = false;
+        let is_switching = self.next_epoch.is_some();
+        let run = &self.epoch.run;
+        let (every_ms, every_events) = if is_switching { (0, 1) } else { (run.checkpoint_ms, run.checkpoint_events) };
+        for held in self.held.values_mut() {
+            if held.is_due(every_ms, every_events) && held.can_store() {
+                held.begin(&self.shared, &self.me);
+            }
+            is_busy |= held.give();
+            if held.is_stored()
+                && let Some(done) = held.drain.take()
+            {
+                held.is_halted = true;
+                let _ = done.send((held.lease.partition, true));
+            }
+        }
+        is_busy
+    }
+
+    /// The new configuration, once everything under the old one is stored.
+    fn is_switched(&mut self) -> bool {
+        let Some((epoch, deadline)) = &self.next_epoch else { return true };
+        let is_late = Instant::now() > *deadline;
+        if !is_late && !self.held.values().all(|h| h.is_stored() || h.is_halted) {
+            return false;
+        }
+        if is_late {
+            tracing::warn!(
+                "the configuration changes without a checkpoint: after a crash, what came since the last one is judged anew"
+            );
+        }
+        for held in self.held.values_mut() {
+            let run = &epoch.run;
+            held.poison = Poison::new(run.rejects_window, run.rejects_max_share);
+            if let Some(shard) = &mut held.shard
+                && let Err(e) = shard.set_policy(Arc::clone(&epoch.policy))
+            {
+                tracing::error!(partition = held.lease.partition, "{e}");
+            }
+        }
+        self.epoch = Arc::clone(epoch);
+        self.next_epoch = None;
+        true
+    }
+
+    /// A partition that has been read to its end: event time goes on as the clock does, for what is due to be cleared.
+    fn tick(&mut self) {
+        let mut alerts = std::mem::take(&mut self.alerts);
+        for held in self.held.values_mut() {
+            let Some(shard) = &mut held.shard else { continue };
+            if held.at_end && !held.is_halted && shard.newest().0 > i64::MIN {
+                let idle_ms = i64::try_from(held.arrived.elapsed().as_millis()).unwrap_or(i64::MAX);
+                shard.tick(Timestamp(shard.newest().0.saturating_add(idle_ms)), &mut alerts);
+                let _ = send_alerts(&self.shared, held, &mut alerts, 0);
+            }
+            if let Some(shard) = &held.shard {
+                show(held, shard);
+                let (p, m) = (held.lease.partition, &self.shared.metrics);
+                m.accounts.at(p).set(shard.accounts() as i64);
+                m.account_bytes.at(p).set(shard.bytes() as i64);
+                m.open_incidents.at(p).set(shard.open_incidents().count() as i64);
+            }
+        }
+        self.alerts = alerts;
+    }
+
+    fn watch_memory(&self) {
+        let max = self.epoch.run.memory_max_mib << 20;
+        let bytes = self.shared.account_bytes();
+        if max == 0 || bytes <= max {
+            return;
+        }
+        for held in self.held.values().filter(|h| !h.is_halted) {
+            self.shared.halt(
+                &held.lease,
+                "memory",
+                format!(
+                    "the accounts take {} MiB, run.memory_max_mib allows {}: raise it and reload, or add an instance",
+                    bytes >> 20,
+                    max >> 20
+                ),
+            );
+        }
+    }
+
+    fn account(&self, name: &str, partition: i32) -> AccountAnswer {
+        let Some(held) = self.held.get(&partition) else {
+            return AccountAnswer::NotReady(format!("partition {partition} is being restored"));
+        };
+        let account = held.shard.as_ref().and_then(|s| s.account(name));
+        match account {
+            Some(account) => {
+                let decisions = self.shared.control.of(name);
+                let decisions = decisions.iter().flat_map(|d| &d.decisions);
+                let decisions: Vec<_> = decisions.filter_map(|d| serde_json::to_value(d).ok()).collect();
+                let now = Timestamp(outlet::now_ms());
+                AccountAnswer::Here(Box::new(AccountView::new(&account, &self.epoch.policy, &decisions, now)))
+            }
+            None => AccountAnswer::Unknown { partition },
+        }
+    }
+
+    fn batch(&mut self, batch: Batch) {
+        let partition = batch.lease.partition;
+        if let Some(held) =
+            self.held.get_mut(&partition).filter(|h| *h.lease == *batch.lease && !h.is_halted && h.drain.is_none())
+            && batch.lease.is_valid()
+        {
+            let began = Instant::now();
+            let mut counts = Counts::default();
+            let shared = &self.shared;
+            for record in batch.records() {
+                let result =
+                    one(shared, &self.epoch, held, record, &mut self.alerts, &mut counts, &mut self.hasty_until);
+                if result.is_err() {
+                    break;
+                }
+            }
+            if batch.len() > 0 {
+                held.arrived = Instant::now();
+                shared.metrics.decide_seconds.observe(began.elapsed().as_secs_f64() / batch.len() as f64);
+            }
+            held.at_end = batch.at_end;
+            held.events_since += batch.len() as u64;
+            held.board.next_offset.store(held.next_offset, Ordering::Relaxed);
+            if let Some(shard) = &held.shard {
+                held.board.newest_ms.store(shard.newest().0, Ordering::Relaxed);
+            }
+            counts.tell(shared, partition);
+        }
+        let _ = self.empty.try_send(batch);
+    }
+}
+
+/// What a batch counted, told at once.
+#[derive(Debug, Default)]
+struct Counts {
+    events: u64,
+    duplicates: u64,
+    late: u64,
+    unknown_kinds: u64,
+    misplaced_keys: u64,
+    split_accounts: u64,
+}
+
+impl Counts {
+    fn tell(&self, shared: &Shared, partition: i32) {
+        let m = &shared.metrics;
+        m.events.at(partition).inc_by(self.events);
+        for (n, counter) in [
+            (self.duplicates, &m.duplicates),
+            (self.late, &m.late),
+            (self.unknown_kinds, &m.unknown_kinds),
+            (self.misplaced_keys, &m.misplaced_keys),
+        ] {
+            if n > 0 {
+                counter.at(partition).inc_by(n);
+            }
+        }
+        if self.split_accounts > 0 {
+            m.split_accounts.inc_by(self.split_accounts);
+        }
+    }
+}
+
+fn show(held: &Held, shard: &Shard) {
+    let board = &held.board;
+    board.accounts.store(shard.accounts() as u64, Ordering::Relaxed);
+    board.bytes.store(shard.bytes() as u64, Ordering::Relaxed);
+    board.known.store(shard.known_long() as u64, Ordering::Relaxed);
+    board.open.store(shard.open_incidents().count() as u64, Ordering::Relaxed);
+    board.newest_ms.store(shard.newest().0, Ordering::Relaxed);
+}
+
+/// One record: decoded, counted, and what it causes sent.
+fn one(
+    shared: &Shared,
+    epoch: &Epoch,
+    held: &mut Held,
+    record: Record<'_>,
+    alerts: &mut Vec<Alert>,
+    counts: &mut Counts,
+    hasty_until: &mut Option<Instant>,
+) -> Result<(), Stopped> {
+    // Read again after a seek.
+    if record.offset < held.next_offset {
+        return Ok(());
+    }
+    let limits = &epoch.limits;
+    let not_after = Timestamp(if record.appended_ms > 0 { record.appended_ms } else { outlet::now_ms() } + FUTURE_MS);
+    let decoded = if record.value.len() > limits.max_line_bytes {
+        Err(Reject::TooLong { what: "line", max: limits.max_line_bytes })
+    } else {
+        decode(record.value, limits, Some(not_after))
+    };
+    match decoded {
+        Ok(Decoded::Event(event, _)) => {
+            held.poison.good(1);
+            counts.events += 1;
+            check_key(&event, record.key, shared.partitions, held.lease.partition, counts);
+            if !shared.control.is_known_for(event.ts.0) && !shared.is_stateless {
+                await_decisions(shared, held, event.ts, hasty_until);
+            }
+            let shard = shard_of(shared, epoch, held, &event)?;
+            let step = shard.step(&event, alerts);
+            counts.duplicates += u64::from(step.duplicate);
+            counts.late += u64::from(step.late);
+            if !alerts.is_empty() {
+                send_alerts(shared, held, alerts, record.appended_ms)?;
+            }
+        }
+        Ok(Decoded::UnknownKind) => {
+            held.poison.good(1);
+            counts.unknown_kinds += 1;
+        }
+        Err(reject) => send_reject(shared, epoch, held, record, &reject)?,
+    }
+    held.next_offset = record.offset + 1;
+    Ok(())
+}
+
+/// The shard; where there was no event at all when the partition was installed, history begins now.
+fn shard_of<'a>(
+    shared: &Shared,
+    epoch: &Epoch,
+    held: &'a mut Held,
+    event: &Event<'_>,
+) -> Result<&'a mut Shard, Stopped> {
+    if held.shard.is_none() {
+        let lease = Arc::clone(&held.lease);
+        let wanted = || lease.is_valid() && !shared.is_stopping();
+        let since = loop {
+            let since = Reader::new(&shared.kafka).map_err(crate::kafka::restore::Error::from).and_then(|reader| {
+                shared.history.since(&reader, &shared.kafka, shared.partitions, &epoch.limits, &wanted)
+            });
+            match since {
+                Ok(since) => break since.unwrap_or(event.ts),
+                Err(e) => {
+                    if !wanted() {
+                        return Err(Stopped);
+                    }
+                    tracing::warn!("when history began is not known yet: {e}");
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+            }
+        };
+        let mut shard = Shard::new(Arc::clone(&epoch.policy), since);
+        for decisions in shared.control.all() {
+            shard.decide(decisions);
+        }
+        held.shard = Some(shard);
+    }
+    held.shard.as_mut().ok_or(Stopped)
+}
+
+/// Whether key and partition are what the account says: else its events are spread over shards.
+fn check_key(event: &Event<'_>, key: &[u8], partitions: i32, partition: i32, counts: &mut Counts) {
+    let Some(account) = event.account.as_deref() else { return };
+    if key != account.as_bytes() {
+        counts.misplaced_keys += 1;
+    }
+    if partition_of(account.as_bytes(), partitions) != partition {
+        counts.split_accounts += 1;
+    }
+}
+
+/// Waits until every decision is known that may count for an event at `ts`, for a while.
+fn await_decisions(shared: &Shared, held: &Held, ts: Timestamp, hasty_until: &mut Option<Instant>) {
+    if hasty_until.is_some_and(|until| Instant::now() < until) {
+        return;
+    }
+    let began = Instant::now();
+    while !shared.control.is_known_for(ts.0) && held.lease.is_valid() {
+        if began.elapsed() > DECISIONS {
+            *hasty_until = Some(Instant::now() + WITHOUT_DECISIONS);
+            tracing::warn!(
+                "{} cannot be read up to now: decisions that are being made may count late",
+                shared.kafka.topics.control
+            );
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    shared.metrics.control_wait_seconds.inc_by(began.elapsed().as_secs_f64());
+}
+
+fn send_alerts(shared: &Shared, held: &Held, alerts: &mut Vec<Alert>, appended_ms: i64) -> Result<(), Stopped> {
+    for alert in alerts.drain(..) {
+        shared.metrics.flagged(alert.kind, alert.severity);
+        tracing::info!(
+            incident = alert.incident,
+            account = alert.account,
+            score = alert.score,
+            "{:?} {:?}",
+            alert.severity,
+            alert.kind
+        );
+        let json = match serde_json::to_vec(&alert) {
+            Ok(json) => json,
+            Err(e) => {
+                shared.halt(&held.lease, "alert", format!("an alert cannot be written: {e}; this is a bug"));
+                return Err(Stopped);
+            }
+        };
+        insist(held, || {
+            let what = What::Alert { appended_ms };
+            shared.outlet.send(&shared.kafka.topics.alerts, alert.account.as_bytes(), &json, None, what, &held.tracker)
+        })?;
+    }
+    Ok(())
+}
+
+fn send_reject(
+    shared: &Shared,
+    epoch: &Epoch,
+    held: &mut Held,
+    record: Record<'_>,
+    reject: &Reject,
+) -> Result<(), Stopped> {
+    let partition = held.lease.partition;
+    let topics = &shared.kafka.topics;
+    shared.metrics.rejected(partition, reject.reason(), 1);
+    held.board.rejects.fetch_add(1, Ordering::Relaxed);
+    let detail = reject.to_string();
+    tracing::debug!("{}:{partition}:{}: {detail}", topics.events, record.offset);
+    let origin = Origin {
+        topic: &topics.events,
+        partition,
+        offset: record.offset,
+        timestamp_ms: (record.appended_ms > 0).then_some(record.appended_ms),
+        reason: reject.reason(),
+        detail: &detail,
+        by: &epoch.policy.by,
+    };
+    insist(held, || {
+        let headers = rejects::headers(&origin);
+        let (headers, key, value) =
+            rejects::fit(headers, Some(record.key), Some(record.value), outlet::RECORD_BYTES_MAX);
+        let (key, value) = (key.unwrap_or_default(), value.unwrap_or_default());
+        shared.outlet.send(&topics.rejects, key, value, Some(headers), What::Reject, &held.tracker)
+    })?;
+    if held.poison.bad(record.key) {
+        let run = &epoch.run;
+        held.is_halted = true;
+        shared.halt(
+            &held.lease,
+            "rejects",
+            format!(
+                "{}:{partition}:{}: more than {} % of {} records cannot be read, the last because: {detail}. The producer is broken: \
+                 mend it, then restart; what was rejected is in {}, for `mailfuse rejects list`; run.rejects_max_share = 1 reads on",
+                topics.events,
+                record.offset,
+                run.rejects_max_share * 100.0,
+                run.rejects_window,
+                topics.rejects
+            ),
+        );
+        return Err(Stopped);
+    }
+    Ok(())
+}
+
+/// Sends, however long the outlet is full, while the partition is ours.
+fn insist(held: &Held, send: impl Fn() -> Result<(), Full>) -> Result<(), Stopped> {
+    while let Err(Full) = send() {
+        if !held.lease.is_valid() {
+            return Err(Stopped);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}

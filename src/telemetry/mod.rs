@@ -1,0 +1,18 @@
+//! What a running mailfuse says about itself: metrics, answers over HTTP, single accounts, log lines.
+//!
+//! Labels come from bounded sets, and never hold an account: what is asked about one account is answered when it is asked.
+
+pub mod account;
+mod door;
+pub mod http;
+mod labels;
+pub mod logs;
+pub mod metrics;
+mod moments;
+mod process;
+pub mod status;
+
+pub use account::AccountView;
+pub use http::serve;
+pub use metrics::{Metrics, Rebalance, Reload};
+pub use status::{AccountAnswer, Live};
