@@ -2,7 +2,7 @@
 //! same broker, the same cores, in turns. Then the time from an event's append to its alert's append, under a steady stream.
 //!
 //! `cargo bench --bench run`; it starts a broker of its own, or uses `MAILFUSE_TEST_KAFKA=host:port`. `MAILFUSE_BENCH_EVENTS`
-//! (4,000,000), `MAILFUSE_BENCH_RATE` (50,000 a second) and `MAILFUSE_BENCH_STEADY_S` (20) change what is measured.
+//! (4,000,000), `MAILFUSE_BENCH_ACCOUNTS` (100,000), `MAILFUSE_BENCH_RATE` (50,000 a second) and `MAILFUSE_BENCH_STEADY_S` (20) change what is measured.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -25,7 +25,6 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 const PARTITIONS: i32 = 12;
-const ACCOUNTS: u64 = 100_000;
 const ROUNDS: usize = 3;
 
 fn main() {
@@ -35,8 +34,9 @@ fn main() {
     }
     let Some(broker) = Broker::shared() else { return };
     let events = setting("MAILFUSE_BENCH_EVENTS", 4_000_000);
-    throughput(broker, events);
-    latency(broker, setting("MAILFUSE_BENCH_RATE", 50_000), setting("MAILFUSE_BENCH_STEADY_S", 20));
+    let accounts = setting("MAILFUSE_BENCH_ACCOUNTS", 100_000);
+    throughput(broker, accounts, events);
+    latency(broker, accounts, setting("MAILFUSE_BENCH_RATE", 50_000), setting("MAILFUSE_BENCH_STEADY_S", 20));
 }
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -55,8 +55,8 @@ impl Random {
 }
 
 /// An ordinary event of some 300 bytes.
-fn event(r: &mut Random, i: u64, ts_ms: u64) -> (String, String) {
-    let n = r.below(ACCOUNTS).min(r.below(ACCOUNTS));
+fn event(r: &mut Random, accounts: u64, i: u64, ts_ms: u64) -> (String, String) {
+    let n = r.below(accounts).min(r.below(accounts));
     let account = format!("user{n}@tenant{}.example", n % 97);
     let contact = |r: &mut Random| format!("contact{n}x{}@firm{}.example", r.below(30), n % 40);
     let value = if i.is_multiple_of(2) {
@@ -128,20 +128,20 @@ fn cpu_s() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-fn throughput(broker: &Broker, events: u64) {
+fn throughput(broker: &Broker, accounts: u64, events: u64) {
     let config = deployment(broker, "throughput");
     let publisher = producer(broker, "50");
     let mut r = Random(0x9e37_79b9_7f4a_7c15);
     let (mut bytes, began) = (0, Instant::now());
     for i in 0..events {
         // Two days of mail.
-        let (key, value) = event(&mut r, i, 1_700_000_000_000 + i * 172_800_000 / events);
+        let (key, value) = event(&mut r, accounts, i, 1_700_000_000_000 + i * 172_800_000 / events);
         bytes += value.len();
         send(&publisher, &config.kafka.topics.events, &key, &value);
     }
     publisher.flush(Duration::from_secs(60)).unwrap();
     println!(
-        "{events} events of {:.0} bytes, {ACCOUNTS} accounts, {PARTITIONS} partitions, lz4; published at {:.2} M/s",
+        "{events} events of {:.0} bytes, {accounts} accounts, {PARTITIONS} partitions, lz4; published at {:.2} M/s",
         bytes as f64 / events as f64,
         events as f64 / began.elapsed().as_secs_f64() / 1e6
     );
@@ -173,7 +173,9 @@ fn bare_consumer(broker: &Broker, topic: &str, events: u64) -> (f64, f64) {
         .set("group.id", unique("bare"))
         .set("enable.auto.commit", "false")
         .set("isolation.level", "read_committed")
-        .set("queued.min.messages", "100000");
+        .set("queued.min.messages", "100000")
+        // A full queue would wait for a second before it is filled again.
+        .set("fetch.queue.backoff.ms", "5");
     let consumer: BaseConsumer = config.create().unwrap();
     let mut list = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
@@ -221,7 +223,7 @@ fn now_ms() -> u64 {
 }
 
 /// A stream at a steady rate, in which an account is hijacked five times a second; how long until it is said.
-fn latency(broker: &Broker, rate: u64, steady_s: u64) {
+fn latency(broker: &Broker, accounts: u64, rate: u64, steady_s: u64) {
     let config = deployment(broker, "steady");
     let topics = config.kafka.topics.clone();
     let options = Options { config, path: None, allowed: Allowed::default(), is_stateless: false };
@@ -234,7 +236,7 @@ fn latency(broker: &Broker, rate: u64, steady_s: u64) {
     while began.elapsed() < end {
         let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
         while i < due {
-            let (key, value) = event(&mut r, i, now_ms());
+            let (key, value) = event(&mut r, accounts, i, now_ms());
             send(&publisher, &topics.events, &key, &value);
             i += 1;
             // Each burst: 40 messages to five strangers each, every one from another network.
@@ -242,7 +244,8 @@ fn latency(broker: &Broker, rate: u64, steady_s: u64) {
             let (burst, part) = (i / every, i % every);
             if part < 40 {
                 let account = format!("burst{burst}@hijacked.example");
-                let rcpts: Vec<String> = (0..5).map(|_| format!("s{}@firm{}.example", r.below(1 << 40), r.below(999))).collect();
+                let rcpts: Vec<String> =
+                    (0..5).map(|_| format!("s{}@firm{}.example", r.below(1 << 40), r.below(999))).collect();
                 let value = format!(
                     r#"{{"v":1,"kind":"send","ts":{},"account":"{account}","relay":"out-1","client_ip":"198.{part}.7.9","rcpts":["{}"],"queue_id":"b{burst}x{part}"}}"#,
                     now_ms(),
