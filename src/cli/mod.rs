@@ -4,6 +4,7 @@ mod astray;
 mod calibrate;
 mod config;
 mod control;
+mod demo;
 mod explain;
 mod feed;
 mod find;
@@ -22,6 +23,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::telemetry::logs;
+
 /// Names a hijacked mail account within its first few spam messages, and says why.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100, arg_required_else_help = true)]
@@ -33,6 +36,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it work: a generated provider, a hijack, an alert; nothing to install, half a minute
+    Demo(demo::Arguments),
     /// Read mail logs and name the hijacked accounts
     Replay(Box<replay::Arguments>),
     /// Consume the provider's events from Kafka, and alert
@@ -74,12 +79,16 @@ fn usage(e: impl Into<anyhow::Error>) -> Failure {
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {
     let command = Arguments::parse().command;
-    // `run` has the format of its configuration.
-    if !matches!(command, Command::Run(_)) {
-        crate::telemetry::logs::init(crate::telemetry::logs::Format::Text, "warn");
+    match command {
+        // It has the format of its configuration.
+        Command::Run(_) => {}
+        // Its broker goes away before its clients do.
+        Command::Demo(_) => logs::init(logs::Format::Text, "error"),
+        _ => logs::init(logs::Format::Text, "warn"),
     }
     let done = match command {
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Rejects(arguments) => rejects::run(&arguments),
