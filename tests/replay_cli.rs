@@ -221,6 +221,39 @@ fn since_and_until_bound_what_counts() {
     );
 }
 
+#[test]
+fn what_people_decided_counts_and_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = story();
+    let file = write(folder.path(), "events.jsonl", bytes(&lines));
+    let alerts = mailfuse(&["replay", &file]).ok().alerts();
+    let who = alerts[0]["account"].as_str().unwrap();
+    let record = |until: &str| {
+        json!({"v": 1, "account": who, "decisions": [
+            {"what": "exempt", "from": "2023-01-01T00:00:00Z", "until": until, "by": "ann", "note": "she called"}]})
+        .to_string()
+    };
+    // The last line of an account counts.
+    let control = [record("2023-01-02T00:00:00Z"), String::new(), record("2026-01-01T00:00:00Z")].join("\n");
+    let control = write(folder.path(), "control.jsonl", control.into_bytes());
+    let ran = mailfuse(&["replay", &file, "--control", &control]).ok();
+    let others: Vec<&Value> = alerts.iter().filter(|a| a["account"] != who).collect();
+    assert!(others.len() < alerts.len());
+    assert_eq!(ran.alerts().iter().collect::<Vec<_>>(), others);
+    let story = mailfuse(&["replay", &file, "--control", &control, "--explain", who]).ok();
+    for says in [
+        "decided: exempt from 2023-01-01T00:00:00.000Z until 2026-01-01T00:00:00.000Z by ann (she called); at the end of these logs it stands",
+        "=> not flagged: the account was exempt",
+        "Alerts: none",
+    ] {
+        assert!(story.text().contains(says), "{says:?} is not in {}", story.text());
+    }
+    let wrong =
+        write(folder.path(), "wrong.jsonl", [record("2026-01-01T00:00:00Z"), "{}".to_owned()].join("\n").into_bytes());
+    mailfuse(&["replay", &file, "--control", &wrong]).status(2).says("wrong.jsonl:2: `v` is not 1");
+    mailfuse(&["replay", &file, "--control", "no such file"]).status(2).says("--control no such file");
+}
+
 fn thousands(n: usize) -> String {
     let digits = n.to_string();
     match digits.len() {

@@ -10,6 +10,7 @@ use jsonschema::Validator;
 use mailfuse::core::alert::{
     Action, Alert, AlertKind, Burst, DomainShare, Evidence, Pattern, RelayShare, Severity, Signal,
 };
+use mailfuse::core::decision::Decisions;
 use mailfuse::event::{
     Auth, Complaint, Decoded, Event, Kind, Limits, Outcome, Recipients, Send, Status, Timestamp, decode, encode, fold,
 };
@@ -22,6 +23,7 @@ use serde_json::{Map, Value, json};
 const EVENTS: &str = include_str!("../schemas/examples/events.jsonl");
 const REJECTS: &str = include_str!("../schemas/examples/rejects.jsonl");
 const ALERTS: &str = include_str!("../schemas/examples/alerts.jsonl");
+const CONTROL: &str = include_str!("../schemas/examples/control.jsonl");
 
 fn schema(text: &str) -> Validator {
     let schema: Value = serde_json::from_str(text).unwrap();
@@ -111,6 +113,44 @@ fn the_alert_schema_knows_no_other_fields_and_kinds() {
         let mut wrong = alert.clone();
         wrong.as_object_mut().unwrap().remove(field);
         assert!(!schema.is_valid(&wrong), "without {field}");
+    }
+}
+
+#[test]
+fn example_control_records_validate_and_are_what_we_write() {
+    let schema = schema(include_str!("../schemas/control.schema.json"));
+    for line in CONTROL.lines() {
+        check_valid(&schema, line.as_bytes());
+        let record = Decisions::parse(line.as_bytes()).unwrap();
+        assert_eq!(serde_json::to_string(&record).unwrap(), line);
+    }
+    // What we refuse, the schema refuses; `until` before `from` is beyond it.
+    let records: Vec<Value> = CONTROL.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let wrong = |record: usize, decision: usize, field: &str, value: Option<Value>| {
+        let mut wrong = records[record].clone();
+        let fields = wrong["decisions"][decision].as_object_mut().unwrap();
+        match value {
+            Some(value) => fields.insert(field.to_owned(), value),
+            None => fields.remove(field),
+        };
+        wrong
+    };
+    for wrong in [
+        wrong(0, 0, "what", Some(json!("forgive"))),
+        wrong(0, 0, "what", None),
+        wrong(0, 0, "from", None),
+        wrong(0, 0, "until", None),
+        wrong(0, 0, "note", Some(json!("x".repeat(1025)))),
+        wrong(1, 0, "decades", Some(json!(0))),
+        wrong(1, 0, "decades", Some(json!(101))),
+        wrong(1, 0, "decades", None),
+        wrong(1, 1, "stratum", Some(json!("new"))),
+        wrong(1, 1, "stratum", None),
+        wrong(2, 0, "incident", Some(json!(""))),
+        wrong(2, 0, "incident", None),
+    ] {
+        assert!(!schema.is_valid(&wrong), "{wrong}");
+        assert!(Decisions::parse(wrong.to_string().as_bytes()).is_err(), "{wrong}");
     }
 }
 

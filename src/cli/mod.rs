@@ -11,9 +11,11 @@ mod publish;
 mod rejects;
 mod replay;
 mod run;
+mod state;
 mod stop;
 mod summary;
 mod table;
+mod topics;
 
 use std::io;
 use std::process::ExitCode;
@@ -39,6 +41,10 @@ enum Command {
     Publish(publish::Arguments),
     /// Look at records that could not be read, and publish again those that now can be
     Rejects(rejects::Arguments),
+    /// Take what was learned out of the state topic, or put it in
+    State(state::Arguments),
+    /// Make the Kafka topics that are missing, and check all of them
+    Topics(topics::Arguments),
     /// Measure on clean mail how often each score is reached, for choosing thresholds
     Calibrate(calibrate::Arguments),
     /// Print every configuration key with its default, or check a file
@@ -77,6 +83,8 @@ pub fn run() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Rejects(arguments) => rejects::run(&arguments),
+        Command::State(arguments) => state::run(&arguments),
+        Command::Topics(arguments) => topics::run(&arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };

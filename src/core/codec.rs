@@ -167,18 +167,19 @@ impl<'a> Input<'a> {
         // Two characters take a byte at least.
         let n = self.checked_count(head >> 2, self.left().saturating_mul(2), 0)?;
         let packed = self.take((n * BITS[set] as usize).div_ceil(8))?;
-        let mut name = String::with_capacity(n);
+        let mut name = Vec::with_capacity(n);
         let (mut held, mut bits, mut next) = (0u32, 0, packed.iter());
         for _ in 0..n {
             if bits < BITS[set] {
                 held |= u32::from(next.next().copied().unwrap_or_default()) << bits;
                 bits += 8;
             }
-            name.push(char::from(SETS[set][held as usize & ((1 << BITS[set]) - 1)]));
+            name.push(SETS[set][held as usize & ((1 << BITS[set]) - 1)]);
             held >>= BITS[set];
             bits -= BITS[set];
         }
-        Ok(name.into())
+        // Of these sets every text is one.
+        String::from_utf8(name).map(Into::into).map_err(|_| Unreadable("a text that is not UTF-8"))
     }
 
     pub(super) fn v4(&mut self) -> Result<IpAddr, Unreadable> {

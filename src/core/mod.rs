@@ -23,6 +23,7 @@ pub mod repeats;
 pub mod sends;
 pub mod shard;
 mod slots;
+mod store;
 pub mod tail;
 pub mod verdict;
 pub mod window;

@@ -10,6 +10,7 @@ use super::account::Account;
 use super::codec::Unreadable;
 use super::fingerprint::Fingerprint;
 use super::packed::{self, PACKED_MAX};
+use super::store::{At, Store, records};
 use super::verdict::Stratum;
 
 /// Touched since the last checkpoint began.
@@ -35,8 +36,8 @@ const SAMPLE: usize = 256;
 #[derive(Debug)]
 enum Slot {
     Hot(Box<Account>),
-    /// Empty where there is no account.
-    Packed(Box<[u8]>),
+    Packed(At),
+    Vacant,
 }
 
 /// The accounts of a shard, by place.
@@ -44,6 +45,7 @@ enum Slot {
 pub(super) struct Slots {
     prints: Fingerprint,
     slots: Vec<Slot>,
+    store: Store,
     marks: Vec<u8>,
     /// Hash of the name to the place.
     places: HashTable<u32>,
@@ -60,7 +62,6 @@ pub(super) struct Slots {
     /// Packed forms as of the checkpoint's beginning, of accounts that were touched since.
     before: HashMap<u32, Box<[u8]>>,
     hot_count: usize,
-    packed_bytes: usize,
     long: usize,
     scratch: Vec<u8>,
 }
@@ -70,6 +71,7 @@ impl Slots {
         Self {
             prints,
             slots: Vec::new(),
+            store: Store::default(),
             marks: Vec::new(),
             places: HashTable::new(),
             vacant: Vec::new(),
@@ -80,7 +82,6 @@ impl Slots {
             given: 0,
             before: HashMap::new(),
             hot_count: 0,
-            packed_bytes: 0,
             long: 0,
             scratch: Vec::new(),
         }
@@ -95,7 +96,7 @@ impl Slots {
     }
 
     pub(super) fn find(&self, name: &str) -> Option<usize> {
-        let place = self.places.find(self.prints.of(name), |&p| self.slots[p as usize].name() == name)?;
+        let place = self.places.find(self.prints.of(name), |&p| self.name(p as usize) == name)?;
         Some(*place as usize)
     }
 
@@ -106,7 +107,7 @@ impl Slots {
         let place = match self.vacant.pop() {
             Some(place) => place as usize,
             None => {
-                self.slots.push(Slot::Packed(Box::default()));
+                self.slots.push(Slot::Vacant);
                 self.marks.push(0);
                 self.slots.len() - 1
             }
@@ -120,21 +121,22 @@ impl Slots {
             self.marks[place] |= TOUCHED;
             self.note_changed(place);
         }
-        let (slots, prints) = (&self.slots, &self.prints);
-        self.places.insert_unique(hash, place as u32, |&p| prints.of(slots[p as usize].name()));
+        let (slots, store, prints) = (&self.slots, &self.store, &self.prints);
+        self.places.insert_unique(hash, place as u32, |&p| prints.of(slots[p as usize].name(store)));
         place
     }
 
     /// Takes an account out; the checkpoint under way still has it.
     pub(super) fn remove(&mut self, place: usize) {
         self.set_aside(place);
-        let hash = self.prints.of(self.slots[place].name());
+        let hash = self.prints.of(self.name(place));
         if let Ok(entry) = self.places.find_entry(hash, |&p| p as usize == place) {
             entry.remove();
         }
-        match std::mem::replace(&mut self.slots[place], Slot::Packed(Box::default())) {
+        match std::mem::replace(&mut self.slots[place], Slot::Vacant) {
             Slot::Hot(_) => self.hot_count -= 1,
-            Slot::Packed(packed) => self.packed_bytes -= packed.len(),
+            Slot::Packed(at) => self.store.free(at),
+            Slot::Vacant => {}
         }
         self.note_long(place, false);
         if self.marks[place] & CHANGED != 0 {
@@ -153,7 +155,7 @@ impl Slots {
         }
         match &mut self.slots[place] {
             Slot::Hot(account) => account,
-            Slot::Packed(_) => unreachable!("made ready just now"),
+            Slot::Packed(_) | Slot::Vacant => unreachable!("made ready just now"),
         }
     }
 
@@ -177,20 +179,22 @@ impl Slots {
                 packed::pack(account, &self.prints, &mut self.scratch);
                 Box::from(&self.scratch[..])
             }
-            Slot::Packed(packed) => packed.clone(),
+            Slot::Packed(at) => Box::from(self.store.get(*at)),
+            Slot::Vacant => return,
         };
         self.before.insert(place as u32, was);
     }
 
     /// Makes the account hot without changing it.
     pub(super) fn unpack(&mut self, place: usize) {
-        let Slot::Packed(packed) = &self.slots[place] else { return };
+        let Slot::Packed(at) = self.slots[place] else { return };
+        let packed = self.store.get(at);
         // It was packed here, or unpacked once when it was restored: it cannot be damaged.
         let unpacked = packed::unpack(packed, &self.prints);
         debug_assert!(unpacked.is_ok(), "{unpacked:?}");
         let account =
             unpacked.unwrap_or_else(|_| Account::new(packed::name(packed).unwrap_or_default(), 0, Stratum::Unknown));
-        self.packed_bytes -= packed.len();
+        self.store.free(at);
         self.hot_count += 1;
         self.slots[place] = Slot::Hot(Box::new(account));
         self.marks[place] |= HOT;
@@ -213,10 +217,23 @@ impl Slots {
         if self.scratch.len() > PACKED_MAX {
             return;
         }
-        self.slots[place] = Slot::Packed(Box::from(&self.scratch[..]));
-        self.packed_bytes += self.scratch.len();
+        self.slots[place] = Slot::Packed(self.store.put(place as u32, &self.scratch));
         self.hot_count -= 1;
         self.marks[place] &= !(HOT | OLD | BUSY);
+        self.tidy();
+    }
+
+    /// Moves the records of a chunk together with others, where too many of its bytes are dead.
+    fn tidy(&mut self) {
+        let Some((chunk, bytes)) = self.store.take_worst() else { return };
+        for (place, was, packed) in records(chunk, &bytes) {
+            if let Slot::Packed(at) = &mut self.slots[place as usize]
+                && *at == was
+            {
+                *at = self.store.put(place, packed);
+            }
+        }
+        self.store.give_back(chunk, bytes);
     }
 
     fn list(&mut self, place: usize) {
@@ -250,7 +267,7 @@ impl Slots {
     pub(super) fn hot(&self, place: usize) -> Option<&Account> {
         match &self.slots[place] {
             Slot::Hot(account) => Some(account),
-            Slot::Packed(_) => None,
+            Slot::Packed(_) | Slot::Vacant => None,
         }
     }
 
@@ -258,23 +275,24 @@ impl Slots {
     pub(super) fn copy(&self, place: usize) -> Option<Account> {
         match &self.slots[place] {
             Slot::Hot(account) => Some((**account).clone()),
-            Slot::Packed(packed) => packed::unpack(packed, &self.prints).ok(),
+            Slot::Packed(at) => packed::unpack(self.store.get(*at), &self.prints).ok(),
+            Slot::Vacant => None,
         }
     }
 
     pub(super) fn name(&self, place: usize) -> &str {
-        self.slots[place].name()
+        self.slots[place].name(&self.store)
     }
 
     /// All names, in the order of their places.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.slots.iter().filter(|s| s.is_there()).map(Slot::name)
+        self.slots.iter().filter(|s| s.is_there()).map(|s| s.name(&self.store))
     }
 
     /// Gives every account packed, by name.
     pub(super) fn give_all(&self, give: &mut dyn FnMut(&str, &[u8])) {
         let mut places: Vec<&Slot> = self.slots.iter().filter(|s| s.is_there()).collect();
-        places.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        places.sort_unstable_by(|a, b| a.name(&self.store).cmp(b.name(&self.store)));
         let mut scratch = Vec::new();
         for slot in places {
             match slot {
@@ -283,7 +301,8 @@ impl Slots {
                     packed::pack(account, &self.prints, &mut scratch);
                     give(account.name(), &scratch);
                 }
-                Slot::Packed(packed) => give(slot.name(), packed),
+                Slot::Packed(at) => give(slot.name(&self.store), self.store.get(*at)),
+                Slot::Vacant => {}
             }
         }
     }
@@ -305,15 +324,15 @@ impl Slots {
 
     /// Bytes of everything. Of the hot accounts some are looked at, and stand for all.
     pub(super) fn bytes(&self) -> usize {
-        let hot = self.hot.iter().step_by(self.hot.len().div_ceil(SAMPLE).max(1));
+        let hot = self.hot.iter().filter_map(|&place| self.hot(place as usize));
         let (mut sum, mut n) = (0, 0);
-        for account in hot.filter_map(|&place| self.hot(place as usize)) {
+        for account in hot.step_by(self.hot_count.div_ceil(SAMPLE).max(1)) {
             sum += account.bytes();
             n += 1;
         }
-        let hot = if n > 0 { sum * self.hot_count / n } else { 0 };
+        let hot = (sum * self.hot_count).checked_div(n).unwrap_or(0);
         let lists = [&self.vacant, &self.hot, &self.resting, &self.changed, &self.pending];
-        hot + self.packed_bytes
+        hot + self.store.bytes()
             + self.before.values().map(|b| b.len()).sum::<usize>()
             + self.slots.capacity() * size_of::<Slot>()
             + self.marks.capacity()
@@ -323,15 +342,16 @@ impl Slots {
 }
 
 impl Slot {
-    fn name(&self) -> &str {
+    fn name<'a>(&'a self, store: &'a Store) -> &'a str {
         match self {
             Self::Hot(account) => account.name(),
-            Self::Packed(packed) => packed::name(packed).unwrap_or_default(),
+            Self::Packed(at) => packed::name(store.get(*at)).unwrap_or_default(),
+            Self::Vacant => "",
         }
     }
 
     fn is_there(&self) -> bool {
-        !matches!(self, Self::Packed(packed) if packed.is_empty())
+        !matches!(self, Self::Vacant)
     }
 }
 
@@ -379,7 +399,8 @@ impl Slots {
             }
             self.marks[place] &= !PENDING;
             match &self.slots[place] {
-                Slot::Packed(packed) => give(packed::name(packed).unwrap_or_default(), packed),
+                Slot::Packed(at) => give(self.name(place), self.store.get(*at)),
+                Slot::Vacant => {}
                 Slot::Hot(account) => {
                     self.scratch.clear();
                     packed::pack(account, &self.prints, &mut self.scratch);

@@ -134,6 +134,17 @@ impl Changelog {
         Ok(())
     }
 
+    /// Ends a part of something long, and begins the next one.
+    ///
+    /// # Errors
+    /// As [`Changelog::commit`].
+    pub fn commit_part(&mut self, wanted: &dyn Fn() -> bool) -> Result<(), Error> {
+        let deadline = Instant::now() + Duration::from_millis(TRANSACTION_TIMEOUT_MS.into());
+        self.call("a part was not committed", deadline, wanted, || self.producer.commit_transaction(CALL))?;
+        self.open = false;
+        self.begin()
+    }
+
     /// Takes an open checkpoint back.
     ///
     /// # Errors

@@ -19,6 +19,14 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// How many members a group has; 0 where it is not known.
+    pub fn members(&self, group: &str) -> usize {
+        let groups = self.consumer().fetch_group_list(Some(group), Duration::from_secs(5));
+        groups.map_or(0, |g| g.groups().iter().filter(|g| g.name() == group).map(|g| g.members().len()).sum())
+    }
+}
+
 /// Whether a member's assignment holds the partition. Its form is that of Kafka's `ConsumerProtocolAssignment`: version, then
 /// an array of topics, each with an array of partitions; numbers are big-endian.
 fn has(bytes: &[u8], topic: &str, partition: i32) -> Option<bool> {

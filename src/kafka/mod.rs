@@ -16,6 +16,8 @@ pub mod rejects;
 pub mod restore;
 pub mod settings;
 pub mod to_end;
+pub mod topics;
+pub mod transfer;
 
 pub use client::{Context, client_config};
 pub use settings::{Kafka, Topics};

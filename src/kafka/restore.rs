@@ -68,6 +68,19 @@ pub enum Error {
         /// What the state says.
         state: String,
     },
+    /// Accounts without the shard's record.
+    #[error(
+        "{topic}:{partition}: {accounts} stored accounts, but no record of the shard: an import was broken off. Make the topic anew and \
+         import again, or begin without them: `mailfuse run --forget-unreadable`"
+    )]
+    Headless {
+        /// The state topic.
+        topic: String,
+        /// Which partition.
+        partition: i32,
+        /// How many.
+        accounts: usize,
+    },
     /// The offset is not in the partition any more.
     #[error(
         "{topic}:{partition}: the next event to read is {offset}, the partition holds {low} to {high}: retention ran past it, or the \
@@ -104,7 +117,7 @@ impl Error {
         match self {
             Self::Broker(_) => "broker",
             Self::Mismatch { .. } => "state_mismatch",
-            Self::Unreadable { .. } => "state_unreadable",
+            Self::Unreadable { .. } | Self::Headless { .. } => "state_unreadable",
             Self::Apart { .. } => "offset_apart",
             Self::OutOfRange { .. } => "offset_out_of_range",
             Self::GivenUp => "given_up",
@@ -318,6 +331,9 @@ impl Reader {
                 loaded.take(message, policy, partitions, allowed)?;
                 Ok(Read::On)
             })?;
+        }
+        if loaded.record.is_none() && loaded.shard.accounts() > 0 && !allowed.unreadable {
+            return Err(Error::Headless { topic: topic.clone(), partition, accounts: loaded.shard.accounts() });
         }
         let next_offset = match (committed, loaded.record.as_ref().map(|r| r.offset)) {
             (Some(committed), Some(state)) if committed == state => Some(committed),

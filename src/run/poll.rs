@@ -243,6 +243,8 @@ impl Poll {
             ("fetch.message.max.bytes", "4194304"),
             ("queued.min.messages", "100000"),
             ("queued.max.messages.kbytes", "65536"),
+            // What a full queue waits before it is filled again: the default of a second would be a second of idleness.
+            ("fetch.queue.backoff.ms", "5"),
         ] {
             if !shared.kafka.properties.contains_key(key) {
                 config.set(key, value);

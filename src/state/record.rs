@@ -38,7 +38,9 @@ pub struct ShardRecord {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     /// Not such a record.
-    #[error("the shard's record cannot be read ({0}): was it written by something else, or by a newer program? Use that one")]
+    #[error(
+        "the shard's record cannot be read ({0}): was it written by something else, or by a newer program? Use that one"
+    )]
     Unreadable(String),
     /// A newer version.
     #[error("the shard's record has version {0}, this program reads up to {VERSION}: use the program that wrote it")]
