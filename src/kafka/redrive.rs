@@ -18,8 +18,6 @@ use crate::event::{Decoded, Limits, Timestamp, decode};
 
 /// Events that a transaction publishes at most: what a crash makes us read again.
 const CHUNK: usize = 1000;
-/// An event is of the future where it is further ahead of the machine's clock than this, in milliseconds.
-pub const AHEAD_MAX_MS: i64 = 600_000;
 
 /// Why there was no redrive, or only a part of it.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +60,7 @@ pub fn redrive(
     let mut rejects = Rejects::new(wanted);
     read_to_end(kafka, &kafka.topics.rejects, &mut |message| rejects.push(message))?;
     let mut done = Redriven::default();
-    let not_after = Some(Timestamp(now.0.saturating_add(AHEAD_MAX_MS)));
+    let not_after = Some(Timestamp(now.0.saturating_add(super::FUTURE_MS)));
     let mut readable = Vec::new();
     for rejected in rejects.open() {
         match again(rejected, limits, not_after) {
