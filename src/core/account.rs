@@ -164,6 +164,20 @@ impl Account {
         ]
     }
 
+    /// Reads one word of everything that an event will use; see [`super::shard::Shard::look_ahead`].
+    pub(super) fn look_ahead(&self) -> u64 {
+        let word = |bytes: &str| bytes.as_bytes().first().copied().map_or(0, u64::from);
+        word(&self.name)
+            .wrapping_add(self.relay_names.last().map_or(0, |n| word(n)))
+            .wrapping_add(self.windows.look_ahead())
+            .wrapping_add(self.contacts.look_ahead())
+            .wrapping_add(self.recipients.look_ahead())
+            .wrapping_add(self.domains.look_ahead())
+            .wrapping_add(self.relays.look_ahead())
+            .wrapping_add(self.networks.look_ahead())
+            .wrapping_add(self.sends.look_ahead())
+    }
+
     /// Counts one event.
     pub fn apply(&mut self, event: &Event<'_>, policy: &Policy, prints: &Fingerprint, history_since_s: u32) -> Effect {
         let ts_ms = event.ts.0;

@@ -29,6 +29,13 @@ pub struct Contacts {
 }
 
 impl Contacts {
+    /// Reads where a search begins; see [`super::shard::Shard::look_ahead`].
+    pub(super) fn look_ahead(&self) -> u64 {
+        let middle = |list: &[u32]| list.get(list.len() / 2).copied().map_or(0, u64::from);
+        let narrow = self.narrow.get(self.narrow.len() / 2).copied().map_or(0, u64::from);
+        narrow + self.fresh.last().copied().map_or(0, u64::from) + middle(&self.wide) + middle(&self.older)
+    }
+
     /// Whether the recipient with this hash has been written to.
     pub fn knows(&self, hash: u64) -> bool {
         let wide = wide(hash);

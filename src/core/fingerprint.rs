@@ -17,8 +17,13 @@ impl Fingerprint {
 
     /// The hash of `text`; never 0, which stands for "none".
     pub fn of(&self, text: &str) -> u64 {
+        self.of_bytes(text.as_bytes())
+    }
+
+    /// The same of bytes.
+    pub fn of_bytes(&self, bytes: &[u8]) -> u64 {
         let mut hasher = self.0;
-        hasher.write(text.as_bytes());
+        hasher.write(bytes);
         hasher.finish().max(1)
     }
 

@@ -38,6 +38,11 @@ pub struct Networks {
 }
 
 impl Networks {
+    /// Reads where a search begins; see [`super::shard::Shard::look_ahead`].
+    pub(super) fn look_ahead(&self) -> u64 {
+        self.seen.first().map_or(0, |n| n.network)
+    }
+
     /// Notes a use at `at_s`. Returns whether the network had never been seen while others had.
     pub fn note(&mut self, network: u64, at_s: u32) -> bool {
         if let Some(known) = self.seen.iter_mut().find(|n| n.network == network) {

@@ -39,6 +39,14 @@ impl Default for Recent {
 }
 
 impl Recent {
+    /// Reads the newest, where a search begins; see [`super::shard::Shard::look_ahead`].
+    pub(super) fn look_ahead(&self) -> u64 {
+        match self {
+            Self::Exact(seen) => seen.last().map_or(0, |s| u64::from(s.1)),
+            Self::Sketch(marks) => marks.get(marks.len() / 2).map_or(0, |m| u64::from(m.at_s)),
+        }
+    }
+
     /// Notes that `hash` was used at `at_s`. What was last used before `oldest_s` is not needed any more.
     pub fn note(&mut self, hash: u64, at_s: u32, oldest_s: u32) {
         match self {

@@ -115,6 +115,11 @@ impl PartialEq for Sends {
 }
 
 impl Sends {
+    /// Reads the newest; see [`super::shard::Shard::look_ahead`].
+    pub(super) fn look_ahead(&self) -> u64 {
+        self.sent.back().map_or(0, |s| s.key)
+    }
+
     /// Adds a send; the oldest makes room where `max` are alive.
     pub fn push(&mut self, sent: Sent, now_s: u32, longest_s: u32, max: usize) {
         self.unswept += 1;

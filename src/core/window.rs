@@ -181,6 +181,11 @@ struct Window {
 pub struct Windows(Vec<Window>);
 
 impl Windows {
+    /// Reads the newest cell of each window; see [`super::shard::Shard::look_ahead`].
+    pub(super) fn look_ahead(&self) -> u64 {
+        self.0.iter().filter_map(|w| w.cells.last()).map(|c| u64::from(c.index)).sum()
+    }
+
     /// Counts `what` at `at_s` in every window that still holds it, the account's clock standing at `now_s >= at_s`.
     /// Returns false where none does.
     pub fn add(&mut self, spans: &Spans, now_s: u32, at_s: u32, what: &Counters) -> bool {

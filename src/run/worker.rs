@@ -16,7 +16,7 @@ use super::poison::Poison;
 use super::shared::{Epoch, Shared};
 use crate::core::alert::Alert;
 use crate::core::decision::Decisions;
-use crate::core::shard::Shard;
+use crate::core::shard::{Ahead, Shard};
 use crate::event::{Decoded, Event, Reject, Timestamp, decode};
 use crate::kafka::outlet::{Full, What};
 use crate::kafka::partitioner::partition_of;
@@ -48,6 +48,7 @@ pub(super) struct Worker {
     /// Until when no event waits for decisions.
     hasty_until: Option<Instant>,
     alerts: Vec<Alert>,
+    ahead: Ahead,
 }
 
 /// Why the rest of a batch does not count.
@@ -73,6 +74,7 @@ impl Worker {
             ticked: Instant::now(),
             hasty_until: None,
             alerts: Vec::new(),
+            ahead: Ahead::default(),
         }
     }
 
@@ -334,6 +336,10 @@ impl Worker {
             let began = Instant::now();
             let mut counts = Counts::default();
             let shared = &self.shared;
+            if let Some(shard) = &held.shard {
+                // The key is the account, so that it is known before anything is decoded.
+                shard.look_ahead(batch.records().map(|r| r.key), &mut self.ahead);
+            }
             for record in batch.records() {
                 let result =
                     one(shared, &self.epoch, held, record, &mut self.alerts, &mut counts, &mut self.hasty_until);
