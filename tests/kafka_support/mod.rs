@@ -16,6 +16,7 @@ use std::sync::{Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ops/kafka/broker");
 /// The script has limits of its own, which come first: they name what was slow.
 const SCRIPT_S: u64 = 900;
 const NO_JAVA: i32 = 3;
@@ -96,6 +97,16 @@ impl Broker {
         *guard = Some(child);
     }
 
+    /// Runs a command of Kafka's own against it, such as `AclCommand`.
+    pub fn tool(&self, class: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(SCRIPT);
+        command.args(["tool", class, "--bootstrap-server", &self.address]).args(arguments);
+        let out = command.output().unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(out.status.success(), "{class} {arguments:?}: {said}");
+        said
+    }
+
     fn end(&self, word: &str) {
         let own = self.own.as_ref().expect("a test may not stop somebody else's broker");
         let mut child = own.guard.lock().unwrap().take().expect("the broker is stopped already");
@@ -120,7 +131,7 @@ impl Drop for Broker {
 
 /// Runs the script until it says that the broker answers. `None`: there is no Java or no Maven.
 fn launch(data: &std::path::Path, options: &[String]) -> Option<(Child, Vec<String>)> {
-    let mut child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/ops/kafka/broker"))
+    let mut child = Command::new(SCRIPT)
         .args(["start", "--temporary", "--data"])
         .arg(data)
         .args(options)

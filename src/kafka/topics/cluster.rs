@@ -1,20 +1,58 @@
 //! The connection through which topics are looked at and made. Every call has a limit in time.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::util::Timeout;
 
 use super::Error;
-use crate::kafka::client::{self, Context, client_config};
+use crate::kafka::client::{self, LastTrouble, client_config};
 use crate::kafka::settings::Kafka;
 
 /// A call is cut into pieces of this length, to hear in between why it gets no answer.
-const PIECE: Duration = Duration::from_secs(2);
+pub(super) const PIECE: Duration = Duration::from_secs(2);
+const LISTEN: Duration = Duration::from_millis(300);
+
+/// The context of clients that end with what they were asked for: their trouble is in the answer, and the log has no more of it.
+#[derive(Debug, Default)]
+pub struct Quiet {
+    /// The last complaint.
+    pub trouble: LastTrouble,
+    /// Why a record was refused.
+    pub refusal: Mutex<Option<KafkaError>>,
+}
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
+        tracing::debug!(target: "kafka", ?level, facility, "{words}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(code) = error.rdkafka_error_code() {
+            self.trouble.note(code, reason);
+        }
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        }
+    }
+}
 
 /// What the brokers say about a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +89,8 @@ impl Seen {
 /// Clients for looking and for making.
 pub struct Cluster {
     /// Of a group that nobody joins.
-    pub consumer: BaseConsumer<Context>,
-    admin: AdminClient<Context>,
+    pub consumer: BaseConsumer<Quiet>,
+    admin: AdminClient<Quiet>,
     runtime: tokio::runtime::Runtime,
     timeout: Duration,
 }
@@ -64,9 +102,9 @@ impl Cluster {
     /// Where there is none, or the properties cannot be used.
     pub fn connect(kafka: &Kafka) -> Result<Self, Error> {
         let mut config = client_config(kafka)?;
-        let admin = config.create_with_context(Context::default()).map_err(client::Error::from)?;
+        let admin = config.create_with_context(Quiet::default()).map_err(client::Error::from)?;
         config.set("group.id", &kafka.group).set("enable.auto.commit", "false").set("enable.partition.eof", "true");
-        let consumer = config.create_with_context(Context::default()).map_err(client::Error::from)?;
+        let consumer = config.create_with_context(Quiet::default()).map_err(client::Error::from)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|e| Error::Broker(format!("no runtime: {e}")))?;
         Ok(Self { consumer, admin, runtime, timeout: kafka.timeout() })
@@ -107,15 +145,26 @@ impl Cluster {
                 Ok(metadata) => return Ok(metadata),
                 Err(error) => error,
             };
-            // Why it gets no answer, it says to whoever polls.
-            while self.consumer.poll(Duration::ZERO).is_some() {}
             use RDKafkaErrorCode as E;
-            let trouble = self.consumer.context().trouble.get().map(|(code, _)| code);
-            let is_hopeless = matches!(trouble, Some(E::Authentication | E::SaslAuthenticationFailed | E::SSL));
-            if is_hopeless || began.elapsed() >= self.timeout {
+            let hopeless = |code| matches!(code, E::Authentication | E::SaslAuthenticationFailed | E::SSL);
+            if self.hears(hopeless) || began.elapsed() >= self.timeout {
                 return Err(self.failed("the brokers do not answer", &error));
             }
         }
+    }
+
+    /// Whether librdkafka complains of something like this. It does so to whoever polls.
+    pub fn hears(&self, is_it: impl Fn(RDKafkaErrorCode) -> bool) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < LISTEN {
+            // Its log lines come the same way, one a call.
+            let said = self.consumer.poll(Duration::from_millis(10)).and_then(Result::err);
+            let trouble = self.consumer.context().trouble.get().map(|(code, _)| code);
+            if said.and_then(|e| e.rdkafka_error_code()).into_iter().chain(trouble).any(&is_it) {
+                return true;
+            }
+        }
+        false
     }
 
     /// An error in words, with its cure.

@@ -4,15 +4,15 @@
 //! refused, but only after the right to write has been looked at. Other topics would keep the record.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
-use std::sync::{Mutex, PoisonError};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
 
-use super::cluster::{Cluster, Seen};
+use super::cluster::{Cluster, PIECE, Quiet, Seen};
 use super::{Error, Finding, Role, tool};
 use crate::kafka::client::{self, client_config};
 use crate::kafka::settings::Kafka;
@@ -61,8 +61,7 @@ fn missing(topic: &str, right: &str, why: &str, cure: String) -> Finding {
 fn read(kafka: &Kafka, topic: &str) -> Result<Option<Finding>, Error> {
     let mut config = client_config(kafka)?;
     config.set("group.id", &kafka.group).set("enable.auto.commit", "false").set("enable.partition.eof", "true");
-    let consumer: BaseConsumer<client::Context> =
-        config.create_with_context(client::Context::default()).map_err(client::Error::from)?;
+    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet::default()).map_err(client::Error::from)?;
     let mut list = TopicPartitionList::new();
     let assigned = list.add_partition_offset(topic, 0, Offset::End).and_then(|()| consumer.assign(&list));
     let what = format!("{topic} cannot be read");
@@ -90,43 +89,22 @@ fn group(cluster: &Cluster, kafka: &Kafka) -> Result<Finding, Error> {
     let name = format!("group {}", kafka.group);
     let mut list = TopicPartitionList::new();
     list.add_partition(&kafka.topics.events, 0);
-    let committed = cluster.consumer.committed_offsets(list, kafka.timeout());
-    match committed.and_then(|list| list.elements().iter().try_for_each(|e| e.error())) {
-        Ok(()) => Ok(Finding::ok(&name, "READ", "allowed", "allowed")),
-        Err(e) if e.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+    let began = Instant::now();
+    loop {
+        let committed = cluster.consumer.committed_offsets(list.clone(), PIECE.min(kafka.timeout()));
+        let error = match committed.and_then(|list| list.elements().iter().try_for_each(|e| e.error())) {
+            Ok(()) => return Ok(Finding::ok(&name, "READ", "allowed", "allowed")),
+            Err(error) => error,
+        };
+        // Without the right, librdkafka looks for the coordinator until the time is over, and says why to whoever polls.
+        let forbidden = Some(RDKafkaErrorCode::GroupAuthorizationFailed);
+        if error.rdkafka_error_code() == forbidden || cluster.hears(|code| Some(code) == forbidden) {
             let cure = format!("{} --operation Read --group {}", grant(kafka), kafka.group);
-            Ok(missing(&name, "READ", "`mailfuse run` is a member of this group and keeps its offsets there", cure))
+            let why = "`mailfuse run` is a member of this group and keeps its offsets there";
+            return Ok(missing(&name, "READ", why, cure));
         }
-        Err(e) => Err(cluster.failed("the group's offsets cannot be read", &e)),
-    }
-}
-
-/// What became of the record.
-#[derive(Debug, Default)]
-struct Probe {
-    client: client::Context,
-    outcome: Mutex<Option<KafkaError>>,
-}
-
-impl ClientContext for Probe {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, words: &str) {
-        // The refusal is what this is about: it is no news.
-        tracing::debug!(target: "kafka", ?level, facility, "{words}");
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(code) = error.rdkafka_error_code() {
-            self.client.trouble.note(code, reason);
-        }
-    }
-}
-
-impl ProducerContext for Probe {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        if began.elapsed() >= kafka.timeout() {
+            return Err(cluster.failed("the group's offsets cannot be read", &error));
         }
     }
 }
@@ -136,9 +114,9 @@ fn write(kafka: &Kafka, topic: &str) -> Result<Vec<Finding>, Error> {
     let id = format!("{}-check", kafka.group);
     let mut config = client_config(kafka)?;
     config.set("transactional.id", &id).set("message.timeout.ms", "10000").set("transaction.timeout.ms", "15000");
-    let producer: BaseProducer<Probe> = config.create_with_context(Probe::default()).map_err(client::Error::from)?;
+    let producer: BaseProducer<Quiet> = config.create_with_context(Quiet::default()).map_err(client::Error::from)?;
     let name = format!("transactional id {}-", kafka.group);
-    let failed = |what: &str, e: &KafkaError| Error::Broker(producer.context().client.trouble.explain(what, e));
+    let failed = |what: &str, e: &KafkaError| Error::Broker(producer.context().trouble.explain(what, e));
     let began = producer.init_transactions(kafka.timeout()).and_then(|()| producer.begin_transaction());
     if let Err(e) = began {
         if e.rdkafka_error_code() == Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed) {
@@ -157,11 +135,21 @@ fn write(kafka: &Kafka, topic: &str) -> Result<Vec<Finding>, Error> {
     if let Err((e, _)) = sent {
         return Err(failed(&format!("{topic} takes no record"), &e));
     }
-    // That the record is refused is expected; what it was refused for is the answer.
-    let _ = producer.flush(Duration::from_secs(12));
+    // That the record is refused is expected; what for is the answer. Without the right the transaction fails before the record
+    // leaves, and only a call that is out of turn, such as this second beginning, is told why.
+    let is_forbidden = |e: &KafkaError| e.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed);
+    let began = Instant::now();
+    let mut forbidden = false;
+    while !forbidden && began.elapsed() < Duration::from_secs(10) {
+        producer.poll(Duration::from_millis(50));
+        let refusal = producer.context().refusal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        forbidden = refusal.as_ref().is_some_and(is_forbidden)
+            || producer.begin_transaction().as_ref().is_err_and(is_forbidden);
+        if refusal.is_some() {
+            break;
+        }
+    }
     let _ = producer.abort_transaction(kafka.timeout());
-    let outcome = producer.context().outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let forbidden = outcome.is_some_and(|e| e.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed));
     findings.push(if forbidden {
         let cure = format!("{} --operation Write --topic {topic}", grant(kafka));
         missing(topic, "WRITE", "checkpoints are written there", cure)

@@ -8,9 +8,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
+use super::cluster::Quiet;
 use super::{Error, Finding};
 use crate::event::{Decoded, Limits, Timestamp, decode};
-use crate::kafka::client::{self, Context, client_config};
+use crate::kafka::client::{self, client_config};
 use crate::kafka::partitioner::partition_of;
 use crate::kafka::settings::Kafka;
 
@@ -179,8 +180,7 @@ pub(super) fn check(kafka: &Kafka, limits: &Limits, partitions: i32, max: u64) -
     let mut config = client_config(kafka)?;
     config.set("group.id", &kafka.group).set("enable.auto.commit", "false").set("enable.partition.eof", "true");
     config.set("isolation.level", "read_committed").set("auto.offset.reset", "earliest");
-    let consumer: BaseConsumer<Context> =
-        config.create_with_context(Context::default()).map_err(client::Error::from)?;
+    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet::default()).map_err(client::Error::from)?;
     let failed =
         |e: &KafkaError| Error::Broker(consumer.context().trouble.explain(&format!("{topic} cannot be read"), e));
     let share = i64::try_from(max).unwrap_or(i64::MAX) / i64::from(partitions.max(1));
