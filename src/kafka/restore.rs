@@ -160,8 +160,7 @@ pub struct Progress {
 /// A consumer that is assigned by hand and never joins the group: it reads what is committed, to the end.
 pub struct Reader {
     consumer: BaseConsumer<Context>,
-    timeout: Duration,
-    group: String,
+    kafka: Kafka,
 }
 
 impl Reader {
@@ -182,7 +181,7 @@ impl Reader {
             .set("queued.max.messages.kbytes", "16384")
             .set("fetch.wait.max.ms", "100");
         let consumer = config.create_with_context(Context::default())?;
-        Ok(Self { consumer, timeout: kafka.timeout(), group: kafka.group.clone() })
+        Ok(Self { consumer, kafka: kafka.clone() })
     }
 
     /// The consumer itself.
@@ -202,7 +201,7 @@ impl Reader {
     pub fn partitions(&self, topic: &str) -> Result<i32, Error> {
         let metadata = self
             .consumer
-            .fetch_metadata(Some(topic), self.timeout)
+            .fetch_metadata(Some(topic), self.kafka.timeout())
             .map_err(|e| self.broker(&format!("the topic {topic} was not found out about"), &e))?;
         let found = metadata.topics().iter().find(|t| t.name() == topic);
         match found.map(|t| (t.error(), t.partitions().len())) {
@@ -223,7 +222,7 @@ impl Reader {
     /// Where the brokers do not answer.
     pub fn range(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
         self.consumer
-            .fetch_watermarks(topic, partition, self.timeout)
+            .fetch_watermarks(topic, partition, self.kafka.timeout())
             .map_err(|e| self.broker(&format!("{topic}:{partition}: its ends are not known"), &e))
     }
 
@@ -232,10 +231,10 @@ impl Reader {
     /// # Errors
     /// Where the brokers do not answer.
     pub fn committed(&self, topic: &str, partition: i32) -> Result<Option<i64>, Error> {
-        let what = format!("{topic}:{partition}: the offset of the group {} is not known", self.group);
+        let what = format!("{topic}:{partition}: the offset of the group {} is not known", self.kafka.group);
         let mut list = TopicPartitionList::new();
         list.add_partition(topic, partition);
-        let list = self.consumer.committed_offsets(list, self.timeout).map_err(|e| self.broker(&what, &e))?;
+        let list = self.consumer.committed_offsets(list, self.kafka.timeout()).map_err(|e| self.broker(&what, &e))?;
         let Some(found) = list.find_partition(topic, partition) else { return Ok(None) };
         found.error().map_err(|e| self.broker(&what, &e))?;
         Ok(match found.offset() {
@@ -308,7 +307,6 @@ impl Reader {
     /// As [`Error`] says; what passes may be tried again.
     pub fn restore(
         &self,
-        kafka: &Kafka,
         partition: i32,
         partitions: i32,
         policy: &Arc<Policy>,
@@ -317,6 +315,7 @@ impl Reader {
         wanted: &dyn Fn() -> bool,
     ) -> Result<Restored, Error> {
         use std::sync::atomic::Ordering::Relaxed;
+        let kafka = &self.kafka;
         let topic = &kafka.topics.state;
         let committed = self.committed(&kafka.topics.events, partition)?;
         let (low, high) = self.range(topic, partition)?;
@@ -341,14 +340,14 @@ impl Reader {
             (Some(committed), state) => {
                 return Err(Error::Apart {
                     partition,
-                    group: self.group.clone(),
+                    group: self.kafka.group.clone(),
                     committed,
                     topic: topic.clone(),
                     state: state.map_or_else(|| "nothing".to_owned(), |s| s.to_string()),
                 });
             }
         };
-        let next_offset = next_offset.map(|n| self.in_range(kafka, partition, n, allowed)).transpose()?;
+        let next_offset = next_offset.map(|n| self.in_range(partition, n, allowed)).transpose()?;
         let shard = loaded.record.map(|record| {
             let mut shard = loaded.shard;
             shard.restore_history(Timestamp(record.history_since_ms));
@@ -358,8 +357,8 @@ impl Reader {
         Ok(Restored { shard, next_offset, records, bytes })
     }
 
-    fn in_range(&self, kafka: &Kafka, partition: i32, offset: i64, allowed: Allowed) -> Result<i64, Error> {
-        let topic = &kafka.topics.events;
+    fn in_range(&self, partition: i32, offset: i64, allowed: Allowed) -> Result<i64, Error> {
+        let topic = &self.kafka.topics.events;
         let (low, high) = self.range(topic, partition)?;
         if (low..=high).contains(&offset) {
             return Ok(offset);
@@ -376,7 +375,7 @@ impl Reader {
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").field("group", &self.group).finish_non_exhaustive()
+        f.debug_struct("Reader").field("group", &self.kafka.group).finish_non_exhaustive()
     }
 }
 

@@ -103,7 +103,6 @@ fn restore(shared: &Shared, reader: &Reader, lease: &Arc<Lease>) -> Result<Insta
             wanted()
         };
         let restored = reader.restore(
-            &shared.kafka,
             partition,
             shared.partitions,
             &epoch.policy,
