@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
 
+mod common;
 mod core_support;
 
 use std::sync::Arc;
@@ -40,7 +41,7 @@ fn hijacked(policy: &Arc<Policy>) -> Detector {
 }
 
 fn view(detector: &Detector, policy: &Policy, decisions: &[Value], now_s: i64) -> AccountView {
-    AccountView::new(detector.shard.account(ACCOUNT).unwrap(), policy, decisions, at(now_s))
+    AccountView::new(&detector.shard.account(ACCOUNT).unwrap(), policy, decisions, at(now_s))
 }
 
 /// No number has more than three decimals, those of the configuration and the core's own evidence included.
