@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
 
+mod common;
 mod core_support;
 
 use std::collections::{BTreeMap, BTreeSet};
