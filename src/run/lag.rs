@@ -50,7 +50,7 @@ pub(super) fn note(shared: &Shared, json: &[u8]) {
             continue;
         };
         board.high.store(end, Ordering::Relaxed);
-        let lag = (end - board.next_offset.load(Ordering::Relaxed)).max(0);
+        let lag = board.lag().unwrap_or(0);
         shared.metrics.lag_messages.at(partition).set(lag);
         let newest_ms = board.newest_ms.load(Ordering::Relaxed);
         let behind_s = if lag > 0 && newest_ms > i64::MIN { (now_ms - newest_ms).max(0) as f64 / 1000.0 } else { 0.0 };

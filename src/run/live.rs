@@ -144,7 +144,7 @@ fn partition_status(partition: i32, board: &Board) -> PartitionStatus {
     let next_offset = board.next_offset.load(Ordering::Relaxed);
     let high = known(board.high.load(Ordering::Relaxed));
     let newest_ms = board.newest_ms.load(Ordering::Relaxed);
-    let lag = high.map(|high| (high - next_offset).max(0));
+    let lag = board.lag();
     let (state, halted, restore) = match &stage {
         Stage::Restoring => {
             let p = &board.progress;

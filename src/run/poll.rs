@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError};
@@ -555,11 +554,7 @@ impl Poll {
     /// The largest offsets known, for a last word.
     pub(super) fn describe(shared: &Shared) -> String {
         let boards = shared.boards();
-        let lag: i64 = boards
-            .iter()
-            .map(|(_, b)| b.high.load(Ordering::Relaxed) - b.next_offset.load(Ordering::Relaxed))
-            .filter(|lag| *lag > 0)
-            .sum();
+        let lag: i64 = boards.iter().filter_map(|(_, b)| b.lag()).sum();
         format!("{} partitions, {lag} messages behind", boards.len())
     }
 }

@@ -61,6 +61,8 @@ pub struct Board {
     pub bytes: AtomicU64,
     /// Open incidents.
     pub open: AtomicU64,
+    /// It has been read to its end. The offsets do not say so where the last ones are marks of transactions.
+    pub at_end: AtomicBool,
     /// Records that could not be read.
     pub rejects: AtomicU64,
     /// How far the restore is.
@@ -96,6 +98,7 @@ impl Default for Board {
             known: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             open: AtomicU64::new(0),
+            at_end: AtomicBool::new(false),
             rejects: AtomicU64::new(0),
             progress: Progress::default(),
             rest: Mutex::new(Standing { stage: Stage::Restoring, stored: None }),
@@ -104,6 +107,13 @@ impl Default for Board {
 }
 
 impl Board {
+    /// How many records are still to be read; `None` where the end is not known yet.
+    pub fn lag(&self) -> Option<i64> {
+        let high = self.high.load(Ordering::Relaxed);
+        let behind = (high - self.next_offset.load(Ordering::Relaxed)).max(0);
+        (high >= 0).then_some(if self.at_end.load(Ordering::Relaxed) { 0 } else { behind })
+    }
+
     /// Where it stands.
     pub fn stage(&self) -> Stage {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner).stage.clone()

@@ -352,6 +352,7 @@ impl Worker {
                 shared.metrics.decide_seconds.observe(began.elapsed().as_secs_f64() / batch.len() as f64);
             }
             held.at_end = batch.at_end;
+            held.board.at_end.store(batch.at_end, Ordering::Relaxed);
             held.events_since += batch.len() as u64;
             held.board.next_offset.store(held.next_offset, Ordering::Relaxed);
             if let Some(shard) = &held.shard {
