@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use super::settings::{Kafka, PASSWORD_VARIABLE};
+pub use crate::telemetry::logs::kafka as log;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -173,17 +174,6 @@ impl ProducerContext for Context {
 
     // For transactions: whether the records have arrived is what the commit says.
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
-
-/// Passes a line of librdkafka on.
-pub fn log(level: RDKafkaLogLevel, facility: &str, words: &str) {
-    use RDKafkaLogLevel as L;
-    match level {
-        L::Emerg | L::Alert | L::Critical | L::Error => tracing::warn!(target: "kafka", facility, "{words}"),
-        L::Warning => tracing::warn!(target: "kafka", facility, "{words}"),
-        L::Notice | L::Info => tracing::info!(target: "kafka", facility, "{words}"),
-        L::Debug => tracing::debug!(target: "kafka", facility, "{words}"),
-    }
 }
 
 /// Notes a complaint of librdkafka. Nothing is lost by it: librdkafka goes on trying.

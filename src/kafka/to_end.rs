@@ -2,15 +2,14 @@
 
 use std::time::Instant;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{Message as _, client::Client};
 
-use super::client::{self, LastTrouble};
+use super::client::{self, Context};
 use super::settings::Kafka;
 
 /// Why a topic could not be read.
@@ -27,23 +26,6 @@ pub enum Error {
     Kafka(String),
 }
 
-#[derive(Debug, Default)]
-struct Reader {
-    trouble: LastTrouble,
-}
-
-impl ClientContext for Reader {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
-        client::log(level, facility, words);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        client::complain(&self.trouble, &error, reason);
-    }
-}
-
-impl ConsumerContext for Reader {}
-
 /// Passes every committed record of `topic` to `each`, partition by partition in their order. Takes part in no group and
 /// commits nothing. Returns how many records there were.
 ///
@@ -59,7 +41,7 @@ pub fn read_to_end(kafka: &Kafka, topic: &str, each: &mut dyn FnMut(&BorrowedMes
         .set("isolation.level", "read_committed")
         // Where compaction, retention or markers of transactions take the last offsets, only this tells the end.
         .set("enable.partition.eof", "true");
-    let consumer = BaseConsumer::from_config_and_context(&config, Reader::default()).map_err(client::Error::from)?;
+    let consumer = BaseConsumer::from_config_and_context(&config, Context::default()).map_err(client::Error::from)?;
     let trouble = consumer.context().trouble.clone();
     let failed = |what: &str, error: &KafkaError| Error::Kafka(trouble.explain(what, error));
     let mut open = ends(consumer.client(), kafka, topic)?;
@@ -108,7 +90,7 @@ pub fn read_to_end(kafka: &Kafka, topic: &str, each: &mut dyn FnMut(&BorrowedMes
 }
 
 /// The partitions that hold something, and where each ends.
-fn ends(client: &Client<Reader>, kafka: &Kafka, topic: &str) -> Result<Vec<(i32, i64)>, Error> {
+fn ends(client: &Client<Context>, kafka: &Kafka, topic: &str) -> Result<Vec<(i32, i64)>, Error> {
     let failed = |what: &str, error: &KafkaError| Error::Kafka(client.context().trouble.explain(what, error));
     // Of all topics: a broker that makes topics when they are asked for would make this one.
     let metadata = client.fetch_metadata(None, kafka.timeout());

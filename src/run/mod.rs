@@ -10,6 +10,7 @@ mod held;
 mod lag;
 mod lease;
 mod live;
+mod one;
 mod orders;
 mod poison;
 mod poll;
