@@ -161,3 +161,37 @@ fn a_broken_producer_halts_its_partition_and_a_broken_record_does_not() {
     let rejected = broker.read(&d.topic("rejects")).len();
     assert!((50..110).contains(&rejected), "{rejected}: it stops rather than eat the stream");
 }
+
+#[test]
+fn at_the_limit_of_memory_partitions_pause_and_go_on_when_it_is_raised() {
+    let Some(broker) = Broker::shared() else { return };
+    let mut d = Deployment::new(broker, "memory", 2);
+    d.run = "memory_max_mib = 1".to_owned();
+    let events: Vec<(String, String)> = (0..12_000)
+        .map(|n| {
+            let account = format!("user{n}@trouble.example");
+            let ts = 1_700_000_000 + n;
+            let value = format!(
+                r#"{{"v":1,"kind":"send","ts":{ts},"account":"{account}","rcpts":["friend@far.example"],"queue_id":"q{n}"}}"#
+            );
+            (account, value)
+        })
+        .collect();
+    let events: Vec<_> = events.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let instance = d.start("one");
+    broker.lines(&d.topic("events"), &events[..6_000]);
+    instance.await_log("partition halted");
+    check_words(&instance.log(), &["run.memory_max_mib allows 1", "raise it and reload"]);
+    broker.lines(&d.topic("events"), &events[6_000..]);
+    wait_until("/readyz says so", LIMIT, || {
+        let (status, body) = instance.get("/readyz");
+        status == 503 && body.contains("memory_max_mib")
+    });
+    let raised =
+        std::fs::read_to_string(&instance.config).unwrap().replace("memory_max_mib = 1", "memory_max_mib = 1000");
+    std::fs::write(&instance.config, raised).unwrap();
+    instance.signal("HUP");
+    d.await_done(WORK);
+    assert_eq!(instance.metric("mailfuse_accounts", ""), 12_000.0, "nothing was forgotten");
+    instance.await_ready();
+}

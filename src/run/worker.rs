@@ -12,9 +12,9 @@ use super::batch::Batch;
 use super::held::Held;
 use super::lease::Lease;
 use super::one::{Counts, one, send_alerts};
-use super::orders::{Installed, NotStored, Order, Stored};
+use super::orders::{Installed, NotStored, Order, PollOrder, Stored};
 use super::poison::Poison;
-use super::shared::{Epoch, Shared};
+use super::shared::{Epoch, Shared, Stage};
 use crate::core::alert::Alert;
 use crate::core::decision::Decisions;
 use crate::core::shard::{Ahead, Shard};
@@ -25,6 +25,8 @@ use crate::telemetry::{AccountAnswer, AccountView};
 
 /// A partition that has been read to its end is ticked this often.
 const TICK: Duration = Duration::from_secs(1);
+/// Why a partition is halted that has no memory left.
+const MEMORY: &str = "memory";
 /// The configuration changes at a checkpoint; where none succeeds within this, without one.
 const NEW_EPOCH: Duration = Duration::from_secs(10);
 
@@ -186,6 +188,9 @@ impl Worker {
                 held.stored(offset, stored.changelog);
                 self.shared.checkpoints.fetch_add(1, Ordering::Relaxed);
                 self.shared.metrics.checkpointed(lease.partition, Instant::now());
+                if let Some(shard) = &held.shard {
+                    show(held, shard);
+                }
                 self.watch_memory();
             }
             Err(NotStored::TryAgain(why)) => {
@@ -258,7 +263,28 @@ impl Worker {
         }
         self.epoch = Arc::clone(epoch);
         self.next_epoch = None;
+        self.resume_for_memory();
         true
+    }
+
+    /// Partitions that were halted for want of memory go on where the limit allows it now.
+    fn resume_for_memory(&self) {
+        if self.is_over_memory() {
+            return;
+        }
+        for held in self.held.values() {
+            if matches!(held.board.stage(), Stage::Halted(MEMORY, _)) {
+                tracing::info!(partition = held.lease.partition, "goes on: the limit of memory was raised");
+                held.board.set_stage(Stage::Running);
+                self.shared.metrics.halted(held.lease.partition, None);
+                let _ = self.shared.poll.send(PollOrder::Resume(Arc::clone(&held.lease), held.next_offset));
+            }
+        }
+    }
+
+    fn is_over_memory(&self) -> bool {
+        let max = self.epoch.run.memory_max_mib << 20;
+        max > 0 && self.shared.account_bytes() > max
     }
 
     /// A partition that has been read to its end: event time goes on as the clock does, for what is due to be cleared.
@@ -283,21 +309,16 @@ impl Worker {
     }
 
     fn watch_memory(&self) {
-        let max = self.epoch.run.memory_max_mib << 20;
-        let bytes = self.shared.account_bytes();
-        if max == 0 || bytes <= max {
+        if !self.is_over_memory() {
             return;
         }
-        for held in self.held.values().filter(|h| !h.is_halted) {
-            self.shared.halt(
-                &held.lease,
-                "memory",
-                format!(
-                    "the accounts take {} MiB, run.memory_max_mib allows {}: raise it and reload, or add an instance",
-                    bytes >> 20,
-                    max >> 20
-                ),
-            );
+        let words = format!(
+            "the accounts take {} MiB, run.memory_max_mib allows {}: raise it and reload (SIGHUP), or add an instance",
+            self.shared.account_bytes() >> 20,
+            self.epoch.run.memory_max_mib
+        );
+        for held in self.held.values().filter(|h| h.board.stage() == Stage::Running) {
+            self.shared.halt(&held.lease, MEMORY, words.clone());
         }
     }
 
