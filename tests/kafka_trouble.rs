@@ -9,19 +9,23 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 use run_support::{Broker, Deployment, Instance, LIMIT, Record, WORK, wait_until};
 
-fn publish(d: &Deployment<'_>, from: usize, to: usize) {
-    let events: Vec<_> = (from..to)
-        .map(|n| {
-            let account = format!("user{}@trouble.example", n % 7);
-            let ts = 1_700_000_000 + n;
-            let value = format!(
-                r#"{{"v":1,"kind":"send","ts":{ts},"account":"{account}","rcpts":["friend@far.example"],"queue_id":"q{n}"}}"#
-            );
-            (account, value)
-        })
-        .collect();
+fn event(n: usize, accounts: usize) -> (String, String) {
+    let account = format!("user{}@trouble.example", n % accounts);
+    let ts = 1_700_000_000 + n;
+    let value = format!(
+        r#"{{"v":1,"kind":"send","ts":{ts},"account":"{account}","rcpts":["friend@far.example"],"queue_id":"q{n}"}}"#
+    );
+    (account, value)
+}
+
+fn publish_of(d: &Deployment<'_>, from: usize, to: usize, accounts: usize) {
+    let events: Vec<_> = (from..to).map(|n| event(n, accounts)).collect();
     let events: Vec<_> = events.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     d.broker.lines(&d.topic("events"), &events);
+}
+
+fn publish(d: &Deployment<'_>, from: usize, to: usize) {
+    publish_of(d, from, to, 7);
 }
 
 /// Starts an instance that must refuse to, with these words.
@@ -167,22 +171,11 @@ fn at_the_limit_of_memory_partitions_pause_and_go_on_when_it_is_raised() {
     let Some(broker) = Broker::shared() else { return };
     let mut d = Deployment::new(broker, "memory", 2);
     d.run = "memory_max_mib = 1".to_owned();
-    let events: Vec<(String, String)> = (0..12_000)
-        .map(|n| {
-            let account = format!("user{n}@trouble.example");
-            let ts = 1_700_000_000 + n;
-            let value = format!(
-                r#"{{"v":1,"kind":"send","ts":{ts},"account":"{account}","rcpts":["friend@far.example"],"queue_id":"q{n}"}}"#
-            );
-            (account, value)
-        })
-        .collect();
-    let events: Vec<_> = events.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let instance = d.start("one");
-    broker.lines(&d.topic("events"), &events[..6_000]);
+    publish_of(&d, 0, 6_000, 12_000);
     instance.await_log("partition halted");
     check_words(&instance.log(), &["run.memory_max_mib allows 1", "raise it and reload"]);
-    broker.lines(&d.topic("events"), &events[6_000..]);
+    publish_of(&d, 6_000, 12_000, 12_000);
     wait_until("/readyz says so", LIMIT, || {
         let (status, body) = instance.get("/readyz");
         status == 503 && body.contains("memory_max_mib")

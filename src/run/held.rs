@@ -8,7 +8,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use super::lease::Lease;
 use super::orders::{Accounts, Chunk, Installed, Job, Order};
 use super::poison::Poison;
-use super::shared::{Board, Shared};
+use super::shared::{Board, Epoch, Shared};
 use crate::core::shard::Shard;
 use crate::kafka::changelog::Changelog;
 use crate::kafka::outlet::Tracker;
@@ -107,10 +107,10 @@ impl Held {
     }
 
     /// Begins a checkpoint of everything up to the next event.
-    pub fn begin(&mut self, shared: &Shared, worker: &Sender<Order>) {
+    pub fn begin(&mut self, shared: &Shared, epoch: &Epoch, worker: &Sender<Order>) {
         let (Some(shard), Some(changelog)) = (&mut self.shard, self.changelog.take()) else { return };
         shard.begin_checkpoint();
-        let epoch = shared.epoch();
+        // Of the worker: another one may be in force already, but not here.
         let mut record = ShardRecord::new(
             &epoch.policy,
             shared.partitions,

@@ -1,5 +1,5 @@
-//! A worker: one loop over orders and batches. It owns the shards of its partitions, and nothing that it does waits for a broker,
-//! except that a full outlet holds it back.
+//! A worker: one loop over orders and batches. It owns the shards of its partitions. It waits for a broker only where an
+//! outlet is full, where decisions may be about an event, and once, for the beginning of history, where a topic was empty.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -227,7 +227,7 @@ impl Worker {
         let (every_ms, every_events) = if is_switching { (0, 1) } else { (run.checkpoint_ms, run.checkpoint_events) };
         for held in self.held.values_mut() {
             if held.is_due(every_ms, every_events) && held.can_store() {
-                held.begin(&self.shared, &self.me);
+                held.begin(&self.shared, &self.epoch, &self.me);
             }
             is_busy |= held.give();
             if held.is_stored()
@@ -356,6 +356,8 @@ impl Worker {
                 let result =
                     one(shared, &self.epoch, held, record, &mut self.alerts, &mut counts, &mut self.hasty_until);
                 if result.is_err() {
+                    // What comes behind a record that does not count must not count either: it is read again.
+                    held.is_halted = true;
                     break;
                 }
             }
