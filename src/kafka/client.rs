@@ -13,6 +13,10 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use super::settings::{Kafka, PASSWORD_VARIABLE};
 pub use crate::telemetry::logs::kafka as log;
 
+/// How often a consumer that waits for its group's coordinator asks again who that is. librdkafka would wait for ten minutes, be
+/// it for a broker that is gone.
+pub const COORDINATOR_MS: &str = "5000";
+
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

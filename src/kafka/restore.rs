@@ -7,7 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use super::client::{self, Context, client_config};
+use super::client::{self, COORDINATOR_MS, Context, client_config};
 use super::settings::Kafka;
 use crate::core::policy::Policy;
 use crate::core::shard::Shard;
@@ -179,7 +179,8 @@ impl Reader {
             .set("enable.partition.eof", "true")
             .set("fetch.message.max.bytes", "8388608")
             .set("queued.max.messages.kbytes", "16384")
-            .set("fetch.wait.max.ms", "100");
+            .set("fetch.wait.max.ms", "100")
+            .set("coord.query.interval.ms", COORDINATOR_MS);
         let consumer = config.create_with_context(Context::default())?;
         Ok(Self { consumer, kafka: kafka.clone() })
     }
@@ -191,6 +192,12 @@ impl Reader {
 
     /// What failed, and what to do about it.
     pub fn broker(&self, what: &str, error: &KafkaError) -> Error {
+        // Complaints wait in the queue until somebody polls.
+        for _ in 0..16 {
+            if self.consumer.poll(Duration::ZERO).is_none() {
+                break;
+            }
+        }
         Error::Broker(self.consumer.context().trouble.explain(what, error))
     }
 

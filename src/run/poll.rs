@@ -19,7 +19,7 @@ use super::lease::Lease;
 use super::orders::{Order, PollOrder, RestoreOrder};
 use super::settings::Start;
 use super::shared::{Route, Shared};
-use crate::kafka::client::{self, LastTrouble, client_config, complain, cure};
+use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain, cure};
 use crate::telemetry::Rebalance;
 
 /// A worker whose queue has been full for so long has its partitions paused.
@@ -230,6 +230,7 @@ impl Poll {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
+            .set("coord.query.interval.ms", COORDINATOR_MS)
             .set("statistics.interval.ms", "1000");
         // A named instance that comes back has its partitions at once, and its older self is fenced (KIP-345).
         if !run.instance.is_empty() {

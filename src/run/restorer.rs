@@ -58,6 +58,8 @@ pub(super) fn run(shared: &Shared, orders: &Receiver<RestoreOrder>) {
             Err(Error::GivenUp) => {}
             Err(e) if e.is_passing() => {
                 tracing::warn!(partition = lease.partition, "not restored yet: {e}");
+                // A client that met a broker on its way out may wait for that one long after it is back: a new one asks anew.
+                reader = None;
                 let _ = shared.restorers.send(RestoreOrder { lease, tries: tries + 1 });
             }
             Err(e) => {
