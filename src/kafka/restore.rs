@@ -180,7 +180,7 @@ impl Reader {
             .set("fetch.message.max.bytes", "8388608")
             .set("queued.max.messages.kbytes", "16384")
             .set("fetch.wait.max.ms", "100")
-            .set("coord.query.interval.ms", COORDINATOR_MS);
+            .set("coordinator.query.interval.ms", COORDINATOR_MS);
         let consumer = config.create_with_context(Context::default())?;
         Ok(Self { consumer, kafka: kafka.clone() })
     }

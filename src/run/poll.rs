@@ -230,7 +230,7 @@ impl Poll {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
-            .set("coord.query.interval.ms", COORDINATOR_MS)
+            .set("coordinator.query.interval.ms", COORDINATOR_MS)
             .set("statistics.interval.ms", "1000");
         // A named instance that comes back has its partitions at once, and its older self is fenced (KIP-345).
         if !run.instance.is_empty() {
