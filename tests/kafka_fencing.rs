@@ -7,7 +7,7 @@ mod run_support;
 use std::time::{Duration, Instant};
 
 use mailfuse::kafka::Kafka;
-use mailfuse::kafka::changelog::{Changelog, Error};
+use mailfuse::kafka::changelog::{Changelog, Error, Place};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::producer::Producer;
 use run_support::kafka_support::produce_with;
@@ -113,10 +113,10 @@ fn an_owner_that_was_replaced_cannot_commit() {
     publish(&d, 0, 5);
     let kafka = kafka(&d);
     let (_consumer, metadata) = member(&d);
-    let mut old = Changelog::open(&kafka, 0, &ALWAYS).unwrap();
+    let mut old = Changelog::open(&kafka, Place::of_state(&kafka, 0), &ALWAYS).unwrap();
     old.begin().unwrap();
     old.put(b"a@fence.example", Some(b"of the old one"), &ALWAYS).unwrap();
-    let mut new = Changelog::open(&kafka, 0, &ALWAYS).unwrap();
+    let mut new = Changelog::open(&kafka, Place::of_state(&kafka, 0), &ALWAYS).unwrap();
     let error = old.commit(1, &metadata, &ALWAYS).unwrap_err();
     assert!(matches!(error, Error::Fenced(_)), "{error}");
     new.begin().unwrap();
@@ -136,7 +136,7 @@ fn a_member_that_the_group_has_given_up_cannot_move_the_offset() {
     drop(gone);
     let (_present, fresh) = member(&d);
     let kafka = kafka(&d);
-    let mut changelog = Changelog::open(&kafka, 0, &ALWAYS).unwrap();
+    let mut changelog = Changelog::open(&kafka, Place::of_state(&kafka, 0), &ALWAYS).unwrap();
     changelog.begin().unwrap();
     changelog.put(b"a@fence.example", Some(b"of a zombie"), &ALWAYS).unwrap();
     let error = changelog.commit(4, &stale, &ALWAYS).unwrap_err();

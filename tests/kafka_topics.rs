@@ -20,8 +20,9 @@ impl Desk {
         let broker = Broker::shared()?;
         let name = unique("topics");
         let config = tempfile::NamedTempFile::new().unwrap();
-        let topics: String =
-            ["events", "state", "alerts", "control", "rejects"].map(|t| format!("{t} = \"{name}.{t}\"\n")).concat();
+        let topics: String = ["events", "state", "alerts", "control", "desk", "rejects"]
+            .map(|t| format!("{t} = \"{name}.{t}\"\n"))
+            .concat();
         let address = &broker.address;
         let text = format!("[kafka]\nbootstrap_servers = \"{address}\"\ngroup = \"{name}\"\n[kafka.topics]\n{topics}");
         std::fs::write(config.path(), text).unwrap();

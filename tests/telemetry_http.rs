@@ -128,7 +128,7 @@ fn serve() -> Server {
     let (live, shown) = (Arc::clone(&fake), Arc::clone(&metrics));
     let served = std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let done = runtime.block_on(http::serve(listener, live, shown, stopped));
+        let done = runtime.block_on(http::serve(listener, live, shown, axum::Router::new(), stopped));
         // A core that hangs holds its thread.
         runtime.shutdown_timeout(Duration::from_millis(100));
         done

@@ -5,6 +5,7 @@ mod calibrate;
 mod config;
 mod control;
 mod demo;
+mod desk;
 mod explain;
 mod feed;
 mod find;
@@ -42,6 +43,8 @@ enum Command {
     Replay(Box<replay::Arguments>),
     /// Consume the provider's events from Kafka, and alert
     Run(run::Arguments),
+    /// Make incidents of alerts, without a detector beside it; copy its database
+    Desk(desk::Arguments),
     /// Write logs or events to the topic that `run` reads
     Publish(publish::Arguments),
     /// Look at records that could not be read, and publish again those that now can be
@@ -81,7 +84,7 @@ pub fn run() -> ExitCode {
     let command = Arguments::parse().command;
     match command {
         // It has the format of its configuration.
-        Command::Run(_) => {}
+        Command::Run(_) | Command::Desk(_) => {}
         // Its broker goes away before its clients do.
         Command::Demo(_) => logs::init(logs::Format::Text, "error"),
         _ => logs::init(logs::Format::Text, "warn"),
@@ -90,6 +93,7 @@ pub fn run() -> ExitCode {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Desk(arguments) => desk::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Rejects(arguments) => rejects::run(&arguments),
         Command::State(arguments) => state::run(&arguments),

@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::core::policy::{BadPolicy, Detect, Policy};
+use crate::desk;
 use crate::event::Limits;
 use crate::kafka::{self, Kafka};
 use crate::logs::postfix;
@@ -41,6 +42,8 @@ pub struct Config {
     pub run: run::Run,
     /// Metrics, status, accounts.
     pub http: run::Http,
+    /// Incidents.
+    pub desk: desk::Settings,
     /// What it says about itself.
     pub log: Log,
 }
@@ -139,6 +142,14 @@ pub enum Error {
         /// What is wrong.
         source: run::settings::BadSettings,
     },
+    /// The same, of the desk.
+    #[error("{name}: {source}")]
+    Desk {
+        /// The file.
+        name: String,
+        /// What is wrong.
+        source: desk::settings::BadSettings,
+    },
 }
 
 impl Config {
@@ -174,6 +185,7 @@ impl Config {
         config.kafka.check().map_err(|source| Error::Kafka { name: name.to_owned(), source })?;
         let run = config.run.check().and_then(|()| config.http.address().map(drop));
         run.map_err(|source| Error::Run { name: name.to_owned(), source })?;
+        config.desk.check().map_err(|source| Error::Desk { name: name.to_owned(), source })?;
         Ok(config)
     }
 

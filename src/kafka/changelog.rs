@@ -1,6 +1,6 @@
-//! The writing end of one partition of the `state` topic: a checkpoint is one transaction with the group's offset.
+//! The writing end of one partition of a compacted topic: what is written is one transaction with a group's offset.
 //!
-//! Each partition has a transactional id of its own, so that whoever takes it over fences whoever had it before, at once and
+//! So the detector stores a partition's checkpoints, and the desk what became of alerts. Each [`Place`] has a transactional id of its own, so that whoever takes it over fences whoever had it before, at once and
 //! whatever the group thinks: `init_transactions` raises the producer's epoch and ends the old owner's open transaction, so a
 //! restore never waits for a time-out. The group's metadata (KIP-447) fences a second time: a member that the group has
 //! given up cannot move the offset.
@@ -16,7 +16,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use super::client::{self, Context, client_config};
 use super::settings::Kafka;
 
-/// Why a checkpoint was not stored.
+/// Why nothing was stored.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another instance has taken the partition over, or the producer is dead: this owner must stop and restore.
@@ -38,12 +38,38 @@ const TRANSACTION_TIMEOUT_MS: u32 = 60_000;
 /// One call waits this long before it looks whether anybody still wants the result.
 const CALL: Duration = Duration::from_secs(2);
 
-/// The transactional producer of one partition.
+/// What is read, and where it is written what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The transactional id: whoever opens it fences whoever had it.
+    pub id: String,
+    /// The topic whose offset is moved.
+    pub from: String,
+    /// The compacted topic that is written.
+    pub into: String,
+    /// The partition, of both.
+    pub partition: i32,
+}
+
+impl Place {
+    /// A partition of the events, and its state.
+    pub fn of_state(kafka: &Kafka, partition: i32) -> Self {
+        let t = &kafka.topics;
+        let id = format!("{}-{}-{partition}", kafka.group, t.events);
+        Self { id, from: t.events.clone(), into: t.state.clone(), partition }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.into, self.partition)
+    }
+}
+
+/// The transactional producer of one place.
 pub struct Changelog {
     producer: BaseProducer<Context>,
-    events: String,
-    state: String,
-    partition: i32,
+    place: Place,
     open: bool,
 }
 
@@ -52,10 +78,10 @@ impl Changelog {
     ///
     /// # Errors
     /// Where the brokers refuse, or nobody waits any more.
-    pub fn open(kafka: &Kafka, partition: i32, wanted: &dyn Fn() -> bool) -> Result<Self, Error> {
+    pub fn open(kafka: &Kafka, place: Place, wanted: &dyn Fn() -> bool) -> Result<Self, Error> {
         let mut config = client_config(kafka)?;
         config
-            .set("transactional.id", format!("{}-{}-{partition}", kafka.group, kafka.topics.events))
+            .set("transactional.id", &place.id)
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS.to_string())
             .set("message.timeout.ms", TRANSACTION_TIMEOUT_MS.to_string())
             .set("linger.ms", "5")
@@ -65,19 +91,13 @@ impl Changelog {
             .set("queue.buffering.max.kbytes", "65536");
         let producer: BaseProducer<Context> =
             config.create_with_context(Context::default()).map_err(client::Error::from)?;
-        let changelog = Self {
-            producer,
-            events: kafka.topics.events.clone(),
-            state: kafka.topics.state.clone(),
-            partition,
-            open: false,
-        };
+        let changelog = Self { producer, place, open: false };
         let deadline = Instant::now() + kafka.timeout();
         changelog.call("no transaction can be had", deadline, wanted, || changelog.producer.init_transactions(CALL))?;
         Ok(changelog)
     }
 
-    /// Begins a checkpoint.
+    /// Begins a transaction.
     ///
     /// # Errors
     /// As the brokers say.
@@ -92,7 +112,7 @@ impl Changelog {
     /// # Errors
     /// As the brokers say, or where nobody waits any more.
     pub fn put(&mut self, key: &[u8], value: Option<&[u8]>, wanted: &dyn Fn() -> bool) -> Result<(), Error> {
-        let mut record = BaseRecord::<[u8], [u8]>::to(&self.state).partition(self.partition).key(key);
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.place.into).partition(self.place.partition).key(key);
         if let Some(value) = value {
             record = record.payload(value);
         }
@@ -106,12 +126,12 @@ impl Changelog {
                     self.producer.poll(Duration::from_millis(20));
                     record = back;
                 }
-                Err((error, _)) => return Err(self.failed("a record of the state was not taken", &error)),
+                Err((error, _)) => return Err(self.failed("a record was not taken", &error)),
             }
         }
     }
 
-    /// Ends the checkpoint: the records and the offset of the next event become visible together, or not at all.
+    /// Ends the transaction: the records and the offset of the next event become visible together, or not at all.
     ///
     /// # Errors
     /// Where they did not; then nothing is visible, and [`Changelog::abort`] makes ready for the next.
@@ -124,12 +144,12 @@ impl Changelog {
         let deadline = Instant::now() + Duration::from_millis(TRANSACTION_TIMEOUT_MS.into());
         let mut offsets = TopicPartitionList::new();
         offsets
-            .add_partition_offset(&self.events, self.partition, Offset::Offset(next_offset))
+            .add_partition_offset(&self.place.from, self.place.partition, Offset::Offset(next_offset))
             .map_err(|e| self.failed("an offset was not taken", &e))?;
         self.call("the group did not take the offset", deadline, wanted, || {
             self.producer.send_offsets_to_transaction(&offsets, group, CALL)
         })?;
-        self.call("the checkpoint was not committed", deadline, wanted, || self.producer.commit_transaction(CALL))?;
+        self.call("what was written was not committed", deadline, wanted, || self.producer.commit_transaction(CALL))?;
         self.open = false;
         Ok(())
     }
@@ -145,7 +165,7 @@ impl Changelog {
         self.begin()
     }
 
-    /// Takes an open checkpoint back.
+    /// Takes an open transaction back.
     ///
     /// # Errors
     /// Where even that fails: the producer is of no more use.
@@ -154,7 +174,7 @@ impl Changelog {
             return Ok(());
         }
         let deadline = Instant::now() + Duration::from_millis(TRANSACTION_TIMEOUT_MS.into());
-        self.call("a checkpoint was not taken back", deadline, wanted, || self.producer.abort_transaction(CALL))?;
+        self.call("what was written was not taken back", deadline, wanted, || self.producer.abort_transaction(CALL))?;
         self.open = false;
         Ok(())
     }
@@ -181,7 +201,7 @@ impl Changelog {
     }
 
     fn failed(&self, what: &str, error: &KafkaError) -> Error {
-        let words = self.producer.context().trouble.explain(&format!("partition {}: {what}", self.partition), error);
+        let words = self.producer.context().trouble.explain(&format!("{}: {what}", self.place), error);
         let fatal = match error {
             KafkaError::Transaction(e) => e.is_fatal(),
             _ => false,
@@ -213,9 +233,6 @@ fn is_retriable(error: &KafkaError) -> bool {
 
 impl std::fmt::Debug for Changelog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Changelog")
-            .field("partition", &self.partition)
-            .field("open", &self.open)
-            .finish_non_exhaustive()
+        f.debug_struct("Changelog").field("place", &self.place).field("open", &self.open).finish_non_exhaustive()
     }
 }

@@ -1,10 +1,37 @@
-//! Who has which partition, as the group's coordinator knows it.
+//! Membership: who has which partition, as the group's coordinator knows it, and where a member goes on.
 
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer;
+use rdkafka::Offset;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
 
 use super::restore::Reader;
+
+/// Goes to an offset of a partition that was assigned just now, while `wanted` says that it still is.
+///
+/// # Errors
+/// Where that cannot be done within some seconds.
+pub fn seek<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    wanted: &dyn Fn() -> bool,
+) -> Result<(), KafkaError> {
+    let mut tries = 0;
+    loop {
+        match consumer.seek(topic, partition, Offset::Offset(offset), Duration::from_secs(5)) {
+            Ok(()) => return Ok(()),
+            // The fetcher has not begun yet, or is busy with the seek before.
+            Err(_) if tries < 20 && wanted() => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
 
 impl Reader {
     /// The client id of the member that has a partition of `topic`. `None` where nobody has it or it cannot be found out.

@@ -49,6 +49,8 @@ pub struct Topics {
     pub alerts: String,
     /// What people decided, in; compacted.
     pub control: String,
+    /// What became of alerts: incidents, deliveries; compacted, one partition.
+    pub desk: String,
     /// Records that could not be read, out.
     pub rejects: String,
 }
@@ -141,6 +143,7 @@ impl Default for Topics {
             state: name("state"),
             alerts: name("alerts"),
             control: name("control"),
+            desk: name("desk"),
             rejects: name("rejects"),
         }
     }

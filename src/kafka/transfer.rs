@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
 
-use super::changelog::{self, Changelog};
+use super::changelog::{self, Changelog, Place};
 use super::client;
 use super::partitioner::partition_of;
 use super::restore::{self, Reader};
@@ -181,7 +181,7 @@ pub fn import(kafka: &Kafka, policy: &Policy, shard: &Shard, start: Start) -> Re
                 }
             }
         };
-        let mut changelog = Changelog::open(kafka, partition, &wanted)?;
+        let mut changelog = Changelog::open(kafka, Place::of_state(kafka, partition), &wanted)?;
         changelog.begin()?;
         let mut in_transaction = 0;
         let mut result = Ok(());

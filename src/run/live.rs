@@ -69,6 +69,7 @@ impl Live for LiveView {
             ("state", &t.state),
             ("alerts", &t.alerts),
             ("control", &t.control),
+            ("desk", &t.desk),
             ("rejects", &t.rejects),
         ];
         Status {

@@ -30,6 +30,7 @@ use anyhow::{Context, anyhow};
 use crossbeam_channel::Sender;
 
 use crate::config::Config;
+use crate::desk::{self, Desk};
 use crate::kafka::Kafka;
 use crate::kafka::outlet::Outlet;
 use crate::kafka::restore::{Allowed, Reader};
@@ -66,6 +67,7 @@ pub struct Instance {
     poll: JoinHandle<()>,
     workers: Vec<JoinHandle<()>>,
     helpers: Vec<JoinHandle<()>>,
+    desk: Option<Desk>,
     runtime: tokio::runtime::Runtime,
     http_stop: tokio::sync::watch::Sender<bool>,
     http_address: Option<std::net::SocketAddr>,
@@ -192,6 +194,12 @@ impl Instance {
         let poll = Poll::new(&shared, poll_inbox, lanes, &client_id(config, http_address))?;
         let poll = spawn("poll", &shared, move |_| poll.run())?;
 
+        let desk = if config.desk.enabled && !options.is_stateless {
+            Some(start_desk(config, http_address, Arc::clone(&metrics))?)
+        } else {
+            None
+        };
+        let more = desk.as_ref().map(Desk::router).unwrap_or_default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(16)
@@ -201,13 +209,13 @@ impl Instance {
         let (http_stop, http_stopped) = tokio::sync::watch::channel(false);
         if let Some(listener) = listener {
             let live = Arc::new(live::LiveView::new(&shared, instance_name(config, http_address)));
-            runtime.spawn(telemetry::serve(listener, live, metrics, http_stopped));
+            runtime.spawn(telemetry::serve(listener, live, metrics, more, http_stopped));
             tracing::info!(
                 "http://{}/ has metrics, status and accounts",
                 http_address.map(|a| a.to_string()).unwrap_or_default()
             );
         }
-        Ok(Self { shared, options, poll, workers, helpers, runtime, http_stop, http_address })
+        Ok(Self { shared, options, poll, workers, helpers, desk, runtime, http_stop, http_address })
     }
 
     /// Where the HTTP server listens.
@@ -234,6 +242,9 @@ impl Instance {
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut hang_up = signal(SignalKind::hangup())?;
             while !shared.is_stopping() {
+                if self.desk.as_ref().is_some_and(Desk::is_broken) {
+                    shared.fail(anyhow!("a thread of the desk ended by a bug; nothing is lost, the next desk goes on"));
+                }
                 tokio::select! {
                     _ = terminate.recv() => shared.stop(),
                     _ = interrupt.recv() => shared.stop(),
@@ -281,6 +292,7 @@ impl Instance {
         for (differs, key) in [
             (config.kafka != before.kafka, "kafka"),
             (config.http != before.http, "http"),
+            (config.desk != before.desk, "desk"),
             (config.log != before.log, "log"),
             (config.run.workers != before.run.workers, "run.workers"),
             (config.run.instance != before.run.instance, "run.instance"),
@@ -303,6 +315,9 @@ impl Instance {
         let began = Instant::now();
         self.shared.stop();
         let deadline = Duration::from_secs(self.shared.epoch().run.drain_s.into()) + CLOSE;
+        if let Some(desk) = self.desk {
+            desk.stop();
+        }
         join(self.poll, "poll", began + deadline);
         tracing::info!("{}", Poll::describe(&self.shared));
         for worker in &self.shared.workers {
@@ -387,7 +402,22 @@ fn await_control(shared: &Shared) -> anyhow::Result<()> {
 }
 
 /// What this instance is called.
-fn instance_name(config: &Config, http: Option<std::net::SocketAddr>) -> String {
+/// The desk of an instance.
+///
+/// # Errors
+/// Where the system gives no thread or no folder.
+pub fn start_desk(config: &Config, http: Option<std::net::SocketAddr>, metrics: Arc<Metrics>) -> anyhow::Result<Desk> {
+    let options = desk::Options {
+        kafka: &config.kafka,
+        settings: &config.desk,
+        instance: &config.run.instance,
+        client_id: &client_id(config, http),
+        session_timeout_ms: config.run.session_timeout_ms,
+    };
+    Desk::start(&options, metrics)
+}
+
+pub(crate) fn instance_name(config: &Config, http: Option<std::net::SocketAddr>) -> String {
     if !config.run.instance.is_empty() {
         return config.run.instance.clone();
     }

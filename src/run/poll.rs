@@ -15,11 +15,11 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
 use super::batch::{Batch, Record};
-use super::lease::Lease;
 use super::orders::{Order, PollOrder, RestoreOrder};
 use super::settings::Start;
 use super::shared::{Route, Shared};
 use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain, cure};
+use crate::kafka::group::seek;
 use crate::telemetry::Rebalance;
 
 /// A worker whose queue has been full for so long has its partitions paused.
@@ -447,7 +447,9 @@ impl Poll {
             }
             return;
         };
-        match seek(&self.consumer, &topic, &lease, offset).and_then(|()| self.consumer.resume(&list)) {
+        match seek(&self.consumer, &topic, lease.partition, offset, &|| lease.is_valid())
+            .and_then(|()| self.consumer.resume(&list))
+        {
             Ok(()) => reading.running = true,
             Err(e) => {
                 let words = self
@@ -525,21 +527,6 @@ fn break_off(partitions: &mut HashMap<i32, Reading>, shared: &Shared, version: &
     partitions.retain(|p, r| routes.get(p).is_some_and(|route| *route.lease == *r.route.lease));
     for (partition, route) in routes {
         partitions.entry(partition).or_insert(Reading { route, running: false, batch: None });
-    }
-}
-
-fn seek(consumer: &BaseConsumer<Context>, topic: &str, lease: &Lease, offset: i64) -> Result<(), KafkaError> {
-    let mut tries = 0;
-    loop {
-        match consumer.seek(topic, lease.partition, Offset::Offset(offset), Duration::from_secs(5)) {
-            Ok(()) => return Ok(()),
-            // The fetcher has not begun yet, or is busy with the seek before.
-            Err(_) if tries < 20 && lease.is_valid() => {
-                tries += 1;
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(e) => return Err(e),
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::settings::Start;
 use super::shared::{Shared, Stage};
 use crate::core::shard::Shard;
 use crate::event::Timestamp;
-use crate::kafka::changelog::{self, Changelog};
+use crate::kafka::changelog::{self, Changelog, Place};
 use crate::kafka::restore::{Error, Reader, Restored};
 
 /// The wait after the n-th failure in a row, at most.
@@ -91,11 +91,13 @@ fn restore(shared: &Shared, reader: &Reader, lease: &Arc<Lease>) -> Result<Insta
         (None, Restored { shard: None, next_offset: None, records: 0, bytes: 0 })
     } else {
         // First the fence: whatever the owner before us had begun has ended when this returns.
-        let changelog = Changelog::open(&shared.kafka, partition, &wanted).map_err(|e| match e {
-            changelog::Error::GivenUp => Error::GivenUp,
-            changelog::Error::Client(e) => Error::Client(e),
-            e => Error::Broker(e.to_string()),
-        })?;
+        let changelog = Changelog::open(&shared.kafka, Place::of_state(&shared.kafka, partition), &wanted).map_err(
+            |e| match e {
+                changelog::Error::GivenUp => Error::GivenUp,
+                changelog::Error::Client(e) => Error::Client(e),
+                e => Error::Broker(e.to_string()),
+            },
+        )?;
         let said = std::cell::Cell::new(Instant::now());
         let wanted_and_said = || {
             if said.get().elapsed() > SAY {

@@ -44,6 +44,10 @@ mailfuse: names a hijacked mail account, and says why.
 /readyz                200 while every partition of this instance is read; else why not
 /v1/status             partitions, offsets, checkpoints
 /v1/accounts/{account}  one account: windows, baseline, score, incident
+/v1/desk               which desk this is, and how far
+/v1/incidents          newest first; ?state=open&severity=critical&account=…&tenant=…&before=CURSOR&limit=N
+/v1/incidents/{id}      one incident with its alerts
+/v1/alerts             oldest first; ?after=CURSOR&incident=…&account=…&kind=…&severity=…&limit=N
 ";
 
 /// What the handlers share.
@@ -54,7 +58,7 @@ struct Shared {
     asking: Arc<Semaphore>,
 }
 
-/// Serves until `shutdown` turns true, or its sender is gone; then lets open requests end, for a short while. Must be polled
+/// Serves, with the pages of `more`, until `shutdown` turns true, or its sender is gone; then lets open requests end, for a short while. Must be polled
 /// within a Tokio runtime with time and I/O. End that runtime with `shutdown_timeout`: a core that hangs holds threads of it.
 ///
 /// # Errors
@@ -63,6 +67,7 @@ pub async fn serve(
     listener: TcpListener,
     live: Arc<dyn Live>,
     metrics: Arc<Metrics>,
+    more: Router,
     mut shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
@@ -71,7 +76,7 @@ pub async fn serve(
         // A sender that is gone ends it, too: nobody is left who could.
         let _ = shutdown.wait_for(|ended| *ended).await;
     };
-    let served = axum::serve(door, router(live, metrics)).with_graceful_shutdown(ended(shutdown.clone()));
+    let served = axum::serve(door, router(live, metrics, more)).with_graceful_shutdown(ended(shutdown.clone()));
     tokio::select! {
         done = served.into_future() => done,
         () = async {
@@ -81,8 +86,8 @@ pub async fn serve(
     }
 }
 
-/// The routes.
-pub fn router(live: Arc<dyn Live>, metrics: Arc<Metrics>) -> Router {
+/// The routes, and those of `more`.
+pub fn router(live: Arc<dyn Live>, metrics: Arc<Metrics>, more: Router) -> Router {
     let shared = Shared { live, metrics, asking: Arc::new(Semaphore::new(ASKING_MAX)) };
     Router::new()
         .route("/", get(|| async { ([(CONTENT_TYPE, "text/plain; charset=utf-8")], INDEX) }))
@@ -91,10 +96,11 @@ pub fn router(live: Arc<dyn Live>, metrics: Arc<Metrics>) -> Router {
         .route("/readyz", get(ready))
         .route("/v1/status", get(status))
         .route("/v1/accounts/{account}", get(account))
+        .with_state(shared)
+        .merge(more)
         .fallback(nowhere)
         .method_not_allowed_fallback(only_get)
         .layer(map_response(headers))
-        .with_state(shared)
 }
 
 /// An answer is of now, and holds names of accounts: nobody keeps it, nobody takes it for something else.
@@ -107,7 +113,7 @@ async fn headers(mut response: Response) -> Response {
 
 /// What went wrong, and what to do about it.
 #[derive(Debug, Serialize)]
-struct Problem {
+pub(crate) struct Problem {
     #[serde(skip)]
     status: StatusCode,
     error: String,
@@ -119,7 +125,7 @@ struct Problem {
 }
 
 impl Problem {
-    fn new(status: StatusCode, error: impl Into<String>, cure: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, error: impl Into<String>, cure: impl Into<String>) -> Self {
         Self { status, error: error.into(), cure: cure.into(), partition: None, instance: None }
     }
 }

@@ -115,6 +115,18 @@ pub struct Metrics {
     pub paused_seconds: Seconds,
     /// Times that a newer owner shut us out.
     pub fenced: Counter,
+    /// 1 while this instance is the active desk.
+    pub desk_active: Gauge,
+    /// Incidents that the active desk has open.
+    pub desk_open_incidents: Gauge,
+    /// Alerts taken by the desk, each once.
+    pub desk_alerts: Counter,
+    /// Records that the desk could not read.
+    pub desk_unreadable: Counter,
+    /// Times that the desk could not go on and began anew.
+    pub desk_failures: Counter,
+    /// 1 while the index of this instance can be written.
+    pub desk_index_ok: Gauge,
     /// Control records read.
     pub control_records: Counter,
     /// Time in which events waited for the control topic to be read to its end.
@@ -161,6 +173,12 @@ impl Metrics {
             partitions_assigned: Gauge::default(),
             paused_seconds: Seconds::default(),
             fenced: Counter::default(),
+            desk_active: Gauge::default(),
+            desk_open_incidents: Gauge::default(),
+            desk_alerts: Counter::default(),
+            desk_unreadable: Counter::default(),
+            desk_failures: Counter::default(),
+            desk_index_ok: Gauge::default(),
             control_records: Counter::default(),
             control_wait_seconds: Seconds::default(),
             restoring: PerPartition::default(),
@@ -236,6 +254,12 @@ impl Metrics {
         add("config_reloads", "Configurations read again, by what became of them", of(&self.config_reloads));
         add("config_info", "The configuration in force", of(&self.config_info));
         add("fenced", "Times that a newer owner shut us out", of(&self.fenced));
+        add("desk_active", "1 while this instance is the active desk", of(&self.desk_active));
+        add("desk_open_incidents", "Incidents that the active desk has open", of(&self.desk_open_incidents));
+        add("desk_alerts", "Alerts taken by the desk, each once", of(&self.desk_alerts));
+        add("desk_unreadable", "Records that the desk could not read", of(&self.desk_unreadable));
+        add("desk_failures", "Times that the desk could not go on and began anew", of(&self.desk_failures));
+        add("desk_index_ok", "1 while the index of this instance can be written", of(&self.desk_index_ok));
         add("control_records", "Control records read", of(&self.control_records));
         add(
             "control_wait_seconds",

@@ -42,6 +42,7 @@ impl<'b> Deployment<'b> {
         let compacted = [("cleanup.policy", "compact"), ("segment.bytes", "1048576")];
         broker.topic(&d.topic("state"), partitions, &compacted);
         broker.topic(&d.topic("control"), 1, &compacted[..1]);
+        broker.topic(&d.topic("desk"), 1, &compacted[..1]);
         broker.topic(&d.topic("alerts"), 1, &[]);
         broker.topic(&d.topic("rejects"), 1, &[]);
         d
@@ -70,7 +71,7 @@ impl<'b> Deployment<'b> {
         let text = format!(
             "[kafka]\nbootstrap_servers = \"{address}\"\ngroup = \"{name}\"\n\
              [kafka.topics]\nevents = \"{name}.events\"\nstate = \"{name}.state\"\nalerts = \"{name}.alerts\"\n\
-             control = \"{name}.control\"\nrejects = \"{name}.rejects\"\n\
+             control = \"{name}.control\"\ndesk = \"{name}.desk\"\nrejects = \"{name}.rejects\"\n\
              [http]\nlisten = \"127.0.0.1:0\"\n\
              [run]\ninstance = \"{instance}\"\nworkers = 2\ncheckpoint_ms = 500\nsession_timeout_ms = 6000\ndrain_s = 5\n{}\n{}",
             self.run, self.extra
@@ -85,7 +86,13 @@ impl<'b> Deployment<'b> {
 
     pub fn start_with(&self, instance: &str, arguments: &[&str]) -> Instance {
         let log = format!("{instance}-{}.log", self.logs.fetch_add(1, Ordering::Relaxed));
-        Instance::start(&self.config(instance), self.folder.path().join(log), arguments)
+        Instance::start("run", &self.config(instance), self.folder.path().join(log), arguments)
+    }
+
+    /// `mailfuse desk`, the desk by itself.
+    pub fn start_desk(&self, instance: &str) -> Instance {
+        let log = format!("{instance}-{}.log", self.logs.fetch_add(1, Ordering::Relaxed));
+        Instance::start("desk", &self.config(instance), self.folder.path().join(log), &[])
     }
 
     /// Publishes a file, while the test goes on.

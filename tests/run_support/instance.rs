@@ -1,4 +1,4 @@
-//! One `mailfuse run` as a process: killed, frozen, asked.
+//! One `mailfuse run` or `mailfuse desk` as a process: killed, frozen, asked.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Clippy knows tests by their attribute, not the functions they share.
 
@@ -23,10 +23,10 @@ pub struct Instance {
 }
 
 impl Instance {
-    pub(super) fn start(config: &Path, log: PathBuf, arguments: &[&str]) -> Instance {
+    pub(super) fn start(role: &str, config: &Path, log: PathBuf, arguments: &[&str]) -> Instance {
         let file = fs::File::create(&log).unwrap();
         let mut command = mailfuse();
-        command.args(["run", "--config"]).arg(config).args(arguments).stdout(Stdio::null()).stderr(file);
+        command.args([role, "--config"]).arg(config).args(arguments).stdout(Stdio::null()).stderr(file);
         Instance { child: command.spawn().unwrap(), config: config.to_owned(), log }
     }
 
@@ -86,7 +86,7 @@ impl Instance {
     /// Its HTTP server's address, once it has one.
     #[track_caller]
     pub fn http(&self) -> String {
-        self.await_log("has metrics, status and accounts");
+        self.await_log("http://");
         let log = self.log();
         let begin = log.find("http://").unwrap() + 7;
         log[begin..].split('/').next().unwrap().to_owned()

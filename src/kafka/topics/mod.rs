@@ -102,12 +102,14 @@ pub enum Role {
     Alerts,
     /// What people decided, in.
     Control,
+    /// What became of alerts.
+    Desk,
     /// Records that could not be read, out.
     Rejects,
 }
 
 /// All of them, in the order in which they are shown.
-pub const ROLES: [Role; 5] = [Role::Events, Role::State, Role::Alerts, Role::Control, Role::Rejects];
+pub const ROLES: [Role; 6] = [Role::Events, Role::State, Role::Alerts, Role::Control, Role::Desk, Role::Rejects];
 
 impl Role {
     /// The name of its topic.
@@ -118,6 +120,7 @@ impl Role {
             Self::State => &topics.state,
             Self::Alerts => &topics.alerts,
             Self::Control => &topics.control,
+            Self::Desk => &topics.desk,
             Self::Rejects => &topics.rejects,
         }
     }
@@ -160,7 +163,7 @@ pub fn check(kafka: &Kafka, limits: &Limits, wishes: Wishes) -> Result<Vec<Findi
         let wanted = match role {
             Role::Events => wishes.partitions,
             Role::State => events,
-            Role::Alerts | Role::Control => Some(1),
+            Role::Alerts | Role::Control | Role::Desk => Some(1),
             Role::Rejects => None,
         };
         findings.extend(settings::check(&cluster, kafka, *role, seen, wanted, replication)?);

@@ -30,8 +30,8 @@ pub(super) fn check(cluster: &Cluster, kafka: &Kafka, seen: &BTreeMap<Role, Seen
         let topic = role.topic(kafka);
         let operation = match role {
             Role::Events | Role::Control => "Read",
-            Role::State => "All",
-            Role::Alerts | Role::Rejects => "Write",
+            Role::State | Role::Alerts | Role::Desk => "All",
+            Role::Rejects => "Write",
         };
         if *seen == Seen::Forbidden {
             let cure = format!("{} --operation {operation} --topic {topic}", grant(kafka));
@@ -39,7 +39,7 @@ pub(super) fn check(cluster: &Cluster, kafka: &Kafka, seen: &BTreeMap<Role, Seen
         }
     }
     let is_there = |role: Role| seen.get(&role).and_then(Seen::partitions).is_some_and(|n| n > 0);
-    for role in [Role::Events, Role::State, Role::Control] {
+    for role in [Role::Events, Role::State, Role::Alerts, Role::Control, Role::Desk] {
         if is_there(role) {
             findings.extend(read(kafka, role.topic(kafka))?);
         }
@@ -47,8 +47,10 @@ pub(super) fn check(cluster: &Cluster, kafka: &Kafka, seen: &BTreeMap<Role, Seen
     if is_there(Role::Events) {
         findings.push(group(cluster, kafka)?);
     }
-    if is_there(Role::State) {
-        findings.extend(write(kafka, &kafka.topics.state)?);
+    for role in [Role::State, Role::Desk] {
+        if is_there(role) {
+            findings.extend(write(kafka, role.topic(kafka))?);
+        }
     }
     Ok(findings)
 }

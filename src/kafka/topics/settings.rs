@@ -83,6 +83,13 @@ fn wanted(role: Role) -> Vec<Setting> {
             ),
             tidy(),
         ],
+        Role::Desk => vec![
+            compacted(
+                "with deletion, incidents are forgotten while they are open, and what was delivered is sent again",
+            ),
+            large("an incident with many alerts would be refused, and the desk would stop"),
+            tidy(),
+        ],
         Role::Rejects => vec![
             deleted("rejected records have any key or none: compaction would drop some and refuse others"),
             kept(14, 1, "what could not be read is gone before somebody has looked at it"),
@@ -96,7 +103,7 @@ pub(super) fn of_new(role: Role, replication: i32) -> Vec<(&'static str, String)
     let mut settings: Vec<_> = wanted(role).into_iter().map(|s| (s.key, s.made)).collect();
     // With two of three in sync, one broker may be away; what is acknowledged survives the loss of another.
     settings.push(("min.insync.replicas", if replication >= 3 { 2 } else { 1 }.to_string()));
-    if role == Role::State {
+    if matches!(role, Role::State | Role::Desk) {
         settings.push(("segment.ms", (DAY_MS / 4).to_string()));
     }
     settings

@@ -1,0 +1,148 @@
+//! The desk's pages: which desk this is, incidents, alerts. They are answered from the index of this instance, whichever is active.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use rusqlite::Connection;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+
+use super::index::query::{self, Alerts, Incidents};
+use super::index::{Error, reader};
+use super::shared::{IndexState, Role, Shared};
+use crate::telemetry::http::Problem;
+
+/// Questions that are answered at a time.
+const ASKING_MAX: usize = 8;
+/// Time for an answer to be found.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+struct Desk {
+    shared: Arc<Shared>,
+    asking: Arc<Semaphore>,
+}
+
+/// The routes.
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v1/desk", get(desk))
+        .route("/v1/incidents", get(incidents))
+        .route("/v1/incidents/{id}", get(incident))
+        .route("/v1/alerts", get(alerts))
+        .with_state(Desk { shared, asking: Arc::new(Semaphore::new(ASKING_MAX)) })
+}
+
+#[derive(Serialize)]
+struct About {
+    #[serde(flatten)]
+    role: Role,
+    /// The offset of the next alert to be taken, of the active desk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alerts_next: Option<i64>,
+    index: AboutIndex,
+}
+
+#[derive(Serialize)]
+struct AboutIndex {
+    #[serde(flatten)]
+    state: IndexState,
+    file: String,
+    /// The offset up to which it has the desk topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_offset: Option<i64>,
+}
+
+async fn desk(State(desk): State<Desk>) -> impl IntoResponse {
+    let shared = &desk.shared;
+    let offset = |n: i64| (n >= 0).then_some(n);
+    let role = shared.role();
+    let alerts_next = offset(shared.alerts_next.load(Ordering::Acquire)).filter(|_| role == Role::Active);
+    let next_offset = offset(shared.index_next.load(Ordering::Acquire));
+    let index = AboutIndex { state: shared.index(), file: shared.path.display().to_string(), next_offset };
+    Json(About { role, alerts_next, index })
+}
+
+/// Asks the index on a thread that may block.
+async fn ask<T: Send + 'static>(
+    desk: &Desk,
+    question: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+) -> Result<T, Problem> {
+    let unavailable = |error: String, cure: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, cure);
+    let (shared, asking) = (Arc::clone(&desk.shared), Arc::clone(&desk.asking));
+    let answer = async move {
+        let place = asking.acquire_owned().await.ok();
+        let asked = move || {
+            let answer = reader(&shared.path)
+                .and_then(|c| question(&c).map_err(|source| Error::Sqlite { path: shared.path.clone(), source }));
+            // Not before: a client that goes away leaves the thread behind.
+            drop(place);
+            answer
+        };
+        tokio::task::spawn_blocking(asked).await
+    };
+    match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+        Ok(Ok(Ok(answer))) => Ok(answer),
+        Ok(Ok(Err(e))) => Err(unavailable(e.to_string(), "See /v1/desk; another instance can be asked meanwhile.")),
+        Ok(Err(e)) => {
+            tracing::error!("an answer over HTTP failed: {e}");
+            let cure = "A defect of mailfuse: please report it, with the log.";
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer failed", cure))
+        }
+        Err(_) => Err(unavailable(
+            format!("no answer within {} s", ANSWER_WITHIN.as_secs()),
+            "Too many ask at once, or the disk is slow: ask again later.",
+        )),
+    }
+}
+
+fn fold(name: &mut Option<String>) {
+    if let Some(name) = name {
+        name.make_ascii_lowercase();
+    }
+}
+
+type Asked<Q> = Result<Query<Q>, QueryRejection>;
+
+fn understood<Q>(asked: Asked<Q>) -> Result<Q, Problem> {
+    asked
+        .map(|Query(q)| q)
+        .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.body_text(), "/ lists what each page can be asked for."))
+}
+
+async fn incidents(State(desk): State<Desk>, asked: Asked<Incidents>) -> Result<Response, Problem> {
+    let mut q = understood(asked)?;
+    fold(&mut q.account);
+    Ok(Json(ask(&desk, move |c| query::incidents(c, &q)).await?).into_response())
+}
+
+async fn alerts(State(desk): State<Desk>, asked: Asked<Alerts>) -> Result<Response, Problem> {
+    let mut q = understood(asked)?;
+    fold(&mut q.account);
+    Ok(Json(ask(&desk, move |c| query::alerts(c, &q)).await?).into_response())
+}
+
+#[derive(Serialize)]
+struct Whole {
+    incident: Box<RawValue>,
+    alerts: Vec<Box<RawValue>>,
+}
+
+async fn incident(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
+    match ask(&desk, move |c| query::incident(c, &id)).await? {
+        Some((incident, alerts)) => Ok(Json(Whole { incident, alerts }).into_response()),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "no such incident",
+            "/v1/incidents lists them; one that has been over for desk.keep_days is forgotten.",
+        )),
+    }
+}

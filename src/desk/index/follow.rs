@@ -1,0 +1,112 @@
+//! The thread that brings the `desk` topic into the index. Where the database fails, it is tried again, and set aside where it is
+//! damaged; nothing else waits for it.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rdkafka::Message;
+
+use super::{Error, Index, Place};
+use crate::desk::role;
+use crate::desk::shared::{IndexState, Shared};
+use crate::kafka::outlet::now_ms;
+use crate::kafka::restore::{self, Read, Reader};
+
+/// Records of one transaction, at most.
+const BATCH: usize = 1000;
+/// How often the topic's end is looked for.
+const LOOK: Duration = Duration::from_millis(200);
+/// The wait after a failure.
+const AGAIN: Duration = Duration::from_secs(5);
+/// An index that was not written for so long is made anew: what was taken away meanwhile may have left no mark. Kafka keeps such
+/// marks for a day (`delete.retention.ms`).
+const STALE_MS: i64 = 12 * 3_600_000;
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Index(#[from] Error),
+    #[error(transparent)]
+    Read(#[from] restore::Error),
+}
+
+/// Until the desk ends.
+pub fn run(shared: &Shared) {
+    while !shared.is_stopping() {
+        let Err(failure) = follow(shared) else { return };
+        if shared.is_stopping() {
+            return;
+        }
+        tracing::error!("the index is not up to date, alerts and their delivery do not wait for it: {failure}");
+        if matches!(&failure, Failure::Index(e) if e.is_damaged()) {
+            set_aside(&shared.path);
+        }
+        shared.set_index(IndexState::Failed { why: failure.to_string() });
+        shared.wait(AGAIN);
+    }
+}
+
+/// Renames what cannot be used, with what belongs to it.
+fn set_aside(path: &Path) {
+    let name = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        std::path::PathBuf::from(name)
+    };
+    for suffix in ["", "-wal", "-shm"] {
+        let (from, to) = (name(suffix), name(&format!("{suffix}.damaged")));
+        match std::fs::rename(&from, &to) {
+            Ok(()) => tracing::warn!("{} was set aside as {}", from.display(), to.display()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => tracing::error!("{} cannot be set aside: {e}; delete it", from.display()),
+        }
+    }
+}
+
+fn follow(shared: &Shared) -> Result<(), Failure> {
+    let topic = &shared.kafka.topics.desk;
+    let wanted = || !shared.is_stopping();
+    let mut index = Index::open(&shared.path)?;
+    let reader = Reader::new(&shared.kafka).map_err(restore::Error::from)?;
+    let (low, high) = reader.range(topic, 0)?;
+    let mut next = match index.place()? {
+        Some(place)
+            if place.topic == *topic
+                && now_ms() - place.at_ms < STALE_MS
+                && (place.next_offset.max(low)..=high).contains(&place.next_offset) =>
+        {
+            place.next_offset
+        }
+        _ => {
+            index.clear()?;
+            low
+        }
+    };
+    // A file that cannot be written is told at once, not with the next alert.
+    index.apply(&[], &Place { topic: topic.clone(), next_offset: next, at_ms: now_ms() })?;
+    shared.set_index(IndexState::Catching);
+    while wanted() {
+        let mut records = Vec::new();
+        let before = next;
+        let read = reader.read(topic, 0, next, &wanted, &mut |message| {
+            records.extend(role::read(shared, message));
+            next = message.offset() + 1;
+            Ok(if records.len() >= BATCH { Read::Enough } else { Read::On })
+        });
+        match read {
+            Ok(()) => {}
+            Err(restore::Error::GivenUp) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+        if next > before {
+            index.apply(&records, &Place { topic: topic.clone(), next_offset: next, at_ms: now_ms() })?;
+            shared.index_next.store(next, Ordering::Release);
+        }
+        if records.len() < BATCH {
+            shared.set_index(IndexState::Ready);
+            shared.wait(LOOK);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,363 @@
+//! The index: an SQLite database that questions are answered from. The `desk` topic is the truth; this can be deleted at any time,
+//! and is made again.
+//!
+//! One thread writes ([`follow`]), in transactions of many records, each with the offset that it covers. Whoever asks opens the
+//! file for reading; with the write-ahead log neither waits for the other.
+
+pub mod follow;
+pub mod query;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+
+use super::record::{ALERT, INCIDENT, Record};
+
+/// What brings a database from each version to the next. Never changed once released; a new version is added at the end.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE place (one INTEGER PRIMARY KEY CHECK (one = 1), topic TEXT NOT NULL, next_offset INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL) STRICT;
+    CREATE TABLE incidents (id TEXT PRIMARY KEY, n INTEGER NOT NULL, account TEXT NOT NULL, tenant TEXT NOT NULL,
+        state TEXT NOT NULL, severity TEXT NOT NULL, flagged_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL,
+        json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX incidents_by_n ON incidents (n);
+    CREATE INDEX incidents_by_account ON incidents (account, n);
+    CREATE INDEX incidents_by_tenant ON incidents (tenant, n);
+    CREATE TABLE alerts (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, incident TEXT NOT NULL, account TEXT NOT NULL,
+        kind TEXT NOT NULL, severity TEXT NOT NULL, json TEXT NOT NULL) STRICT;
+    CREATE INDEX alerts_by_incident ON alerts (incident, n);
+    CREATE INDEX alerts_by_account ON alerts (account, n);
+"];
+
+/// How long a statement waits for another process that holds the file, such as a backup.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Why the index cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// SQLite says no; with the cure.
+    #[error("desk.database {}: {source}. {}", path.display(), cure(source))]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// Made by a newer program.
+    #[error(
+        "desk.database {}: version {found}, this program knows {}: use the newer program, or delete the file: it is made again",
+        path.display(),
+        MIGRATIONS.len()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: usize,
+    },
+    /// A record cannot be written as JSON.
+    #[error("an incident cannot be written: {0}; this is a bug")]
+    Json(#[from] serde_json::Error),
+}
+
+/// What an operator can do.
+fn cure(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "The disk is full: make room; it goes on by itself",
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            "The file or its folder cannot be written: look at owner, rights and mount; it goes on by itself"
+        }
+        Some(ErrorCode::CannotOpen) => {
+            "The file cannot be opened: does its folder exist, with the right to write in it?"
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "The file is damaged: it is set aside, and made again from the topics"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "Another process holds the file: each instance needs one of its own"
+        }
+        _ => "Where it stays so, delete the file: it is made again from the topics",
+    }
+}
+
+impl Error {
+    /// Whether the file is beyond help.
+    pub fn is_damaged(&self) -> bool {
+        matches!(self, Self::Sqlite { source, .. } if matches!(
+            source.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        ))
+    }
+}
+
+/// How far an index is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Which topic it was made from.
+    pub topic: String,
+    /// The offset of the next record.
+    pub next_offset: i64,
+    /// When it was written, in milliseconds since 1970.
+    pub at_ms: i64,
+}
+
+/// The writing end.
+#[derive(Debug)]
+pub struct Index {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl Index {
+    /// Opens the file, makes it where it is missing, and brings it to this program's version.
+    ///
+    /// # Errors
+    /// Where it cannot be used; what is missing in rights or room passes.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Sqlite { path: path.to_owned(), source };
+        let connection = Connection::open(path).map_err(failed)?;
+        let mut index = Self { connection, path: path.to_owned() };
+        index.prepare().map_err(failed)?;
+        index.migrate()?;
+        Ok(index)
+    }
+
+    fn prepare(&self) -> Result<(), rusqlite::Error> {
+        let c = &self.connection;
+        c.busy_timeout(BUSY)?;
+        c.pragma_update(None, "journal_mode", "wal")?;
+        // What a crash of the machine takes is read from the topic again.
+        c.pragma_update(None, "synchronous", "normal")?;
+        c.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        c.set_prepared_statement_cache_capacity(32);
+        Ok(())
+    }
+
+    fn migrate(&mut self) -> Result<(), Error> {
+        let path = self.path.clone();
+        let failed = |source| Error::Sqlite { path: path.clone(), source };
+        let found: usize = self
+            .connection
+            .pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+            .map_err(failed)?
+            .try_into()
+            .unwrap_or(usize::MAX);
+        if found > MIGRATIONS.len() {
+            return Err(Error::Newer { path, found });
+        }
+        for (n, step) in MIGRATIONS.iter().enumerate().skip(found) {
+            let t = self.connection.transaction().map_err(failed)?;
+            t.execute_batch(step).map_err(failed)?;
+            t.pragma_update(None, "user_version", (n + 1) as i64).map_err(failed)?;
+            t.commit().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// How far it is; `None` where it is empty.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn place(&self) -> Result<Option<Place>, Error> {
+        self.connection
+            .query_row("SELECT topic, next_offset, at_ms FROM place", [], |row| {
+                Ok(Place { topic: row.get(0)?, next_offset: row.get(1)?, at_ms: row.get(2)? })
+            })
+            .optional()
+            .map_err(|e| self.failed(e))
+    }
+
+    /// Takes records in, and how far they reach; all of it or nothing.
+    ///
+    /// # Errors
+    /// Where it cannot be written; then it is as it was.
+    pub fn apply(&mut self, records: &[Record], place: &Place) -> Result<(), Error> {
+        let path = self.path.clone();
+        let failed = |source| Error::Sqlite { path: path.clone(), source };
+        let t = self.connection.transaction().map_err(failed)?;
+        for record in records {
+            write(&t, record, &failed)?;
+        }
+        t.prepare_cached("INSERT OR REPLACE INTO place VALUES (1, ?1, ?2, ?3)")
+            .and_then(|mut s| s.execute(params![place.topic, place.next_offset, place.at_ms]))
+            .map_err(failed)?;
+        t.commit().map_err(failed)
+    }
+
+    /// Empties it.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn clear(&mut self) -> Result<(), Error> {
+        self.connection
+            .execute_batch("BEGIN; DELETE FROM place; DELETE FROM incidents; DELETE FROM alerts; COMMIT")
+            .map_err(|e| self.failed(e))
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> Error {
+        Error::Sqlite { path: self.path.clone(), source }
+    }
+}
+
+/// The word by which serde writes a value that is one.
+fn word(value: &impl serde::Serialize) -> Result<String, serde_json::Error> {
+    Ok(serde_json::to_value(value)?.as_str().unwrap_or_default().to_owned())
+}
+
+fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) -> Error) -> Result<(), Error> {
+    let done = match record {
+        Record::Alert(kept) => {
+            let a = &kept.alert;
+            let (kind, severity, json) = (word(&a.kind)?, word(&a.severity)?, serde_json::to_string(a)?);
+            t.prepare_cached("INSERT OR REPLACE INTO alerts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")
+                .and_then(|mut s| s.execute(params![kept.n as i64, a.id, a.incident, a.account, kind, severity, json]))
+        }
+        Record::Incident(i) => {
+            let (severity, json) = (word(&i.severity)?, serde_json::to_string(i)?);
+            let n = i.alerts.first().map_or(0, |s| s.n) as i64;
+            t.prepare_cached("INSERT OR REPLACE INTO incidents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)").and_then(
+                |mut s| {
+                    let (state, flagged_ms) = (i.state.name(), i.flagged.0);
+                    s.execute(params![i.id, n, i.account, i.tenant, state, severity, flagged_ms, i.updated_ms, json])
+                },
+            )
+        }
+        Record::Gone(key) => {
+            let (statement, id) = match (key.strip_prefix(ALERT), key.strip_prefix(INCIDENT)) {
+                (Some(id), _) => ("DELETE FROM alerts WHERE id = ?1", id),
+                (_, Some(id)) => ("DELETE FROM incidents WHERE id = ?1", id),
+                _ => return Ok(()),
+            };
+            t.prepare_cached(statement).and_then(|mut s| s.execute([id]))
+        }
+        Record::Unknown => return Ok(()),
+    };
+    done.map(|_| ()).map_err(failed)
+}
+
+/// Opens the file for reading.
+///
+/// # Errors
+/// Where it is not there or cannot be read.
+pub fn reader(path: &Path) -> Result<Connection, Error> {
+    let failed = |source| Error::Sqlite { path: path.to_owned(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY).map_err(failed)?;
+    Ok(connection)
+}
+
+/// Copies the database to another file, while it is written, and looks whether the copy is sound.
+///
+/// # Errors
+/// Where either file cannot be used.
+pub fn backup(path: &Path, to: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Sqlite { path: to.to_owned(), source };
+    let from = reader(path)?;
+    let mut copy = Connection::open(to).map_err(failed)?;
+    let run = rusqlite::backup::Backup::new(&from, &mut copy)
+        .and_then(|backup| backup.run_to_completion(256, Duration::from_millis(5), None));
+    run.map_err(failed)?;
+    let sound: String = copy.query_row("PRAGMA quick_check", [], |row| row.get(0)).map_err(failed)?;
+    if sound != "ok" {
+        return Err(failed(rusqlite::Error::InvalidColumnName(sound)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desk::book::Book;
+
+    fn records() -> Vec<Record> {
+        let mut book = Book::default();
+        let alerts = include_str!("../../../schemas/examples/alerts.jsonl").lines();
+        let account = |l: &&str| l.contains("\"account.");
+        alerts.filter(account).flat_map(|l| book.take(serde_json::from_str(l).unwrap(), 7)).collect()
+    }
+
+    fn place(next_offset: i64) -> Place {
+        Place { topic: "desk".to_owned(), next_offset, at_ms: 5 }
+    }
+
+    #[test]
+    fn a_database_is_migrated_once_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("desk.sqlite");
+        let mut index = Index::open(&path).unwrap();
+        assert_eq!(index.place().unwrap(), None);
+        index.apply(&records(), &place(9)).unwrap();
+        drop(index);
+        let index = Index::open(&path).unwrap();
+        assert_eq!(index.place().unwrap(), Some(place(9)));
+        let version: i64 = index.connection.pragma_query_value(None, "user_version", |r| r.get(0)).unwrap();
+        assert_eq!(version, MIGRATIONS.len() as i64);
+        // A newer one is left alone.
+        index.connection.pragma_update(None, "user_version", 99).unwrap();
+        drop(index);
+        let error = Index::open(&path).unwrap_err().to_string();
+        assert!(error.contains("version 99") && error.contains("delete the file"), "{error}");
+    }
+
+    #[test]
+    fn a_copy_is_whole_and_made_while_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, to) = (folder.path().join("a"), folder.path().join("b"));
+        let mut index = Index::open(&path).unwrap();
+        index.apply(&records(), &place(1)).unwrap();
+        backup(&path, &to).unwrap();
+        index.apply(&[], &place(2)).unwrap();
+        let n = |path: &Path| -> i64 {
+            reader(path).unwrap().query_row("SELECT count(*) FROM alerts", [], |r| r.get(0)).unwrap()
+        };
+        assert!(n(&path) > 0);
+        assert_eq!(n(&path), n(&to));
+        assert!(backup(&folder.path().join("none"), &to).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_left_as_it_was_and_goes_on_when_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut index = Index::open(&folder.path().join("desk.sqlite")).unwrap();
+        let pages: i64 = index.connection.pragma_query_value(None, "page_count", |r| r.get(0)).unwrap();
+        let many: Vec<Record> = (0..200).flat_map(|_| records()).enumerate().map(renamed).collect();
+        for (limit, lift, words) in [
+            (("max_page_count", pages + 2), ("max_page_count", 1 << 30), "make room"),
+            (("query_only", 1), ("query_only", 0), "cannot be written"),
+        ] {
+            index.connection.pragma_update(None, limit.0, limit.1).unwrap();
+            let error = index.apply(&many, &place(3)).unwrap_err();
+            assert!(error.to_string().contains(words) && !error.is_damaged(), "{error}");
+            index.connection.pragma_update(None, lift.0, lift.1).unwrap();
+            assert_eq!(index.place().unwrap(), None);
+        }
+        index.apply(&many, &place(3)).unwrap();
+        assert_eq!(index.place().unwrap(), Some(place(3)));
+    }
+
+    /// Alerts of other incidents.
+    fn renamed((n, record): (usize, Record)) -> Record {
+        match record {
+            Record::Alert(mut kept) => {
+                kept.n = n as u64;
+                kept.alert.id = format!("a-{n}");
+                Record::Alert(kept)
+            }
+            other => other,
+        }
+    }
+
+    #[test]
+    fn trouble_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("desk.sqlite");
+        std::fs::write(&path, [b'x'; 4096]).unwrap();
+        let error = Index::open(&path).unwrap_err();
+        assert!(error.is_damaged(), "{error}");
+        assert!(error.to_string().contains("set aside"), "{error}");
+        let error = Index::open(&folder.path().join("no/such")).unwrap_err();
+        assert!(!error.is_damaged() && error.to_string().contains("folder"), "{error}");
+    }
+}

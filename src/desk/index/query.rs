@@ -1,0 +1,135 @@
+//! Questions to the index: pages of incidents and alerts, newest or oldest first, with a cursor.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// Things on a page, at most.
+pub const PAGE_MAX: u32 = 1000;
+const PAGE: u32 = 100;
+
+/// Which incidents. What is absent is not asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Incidents {
+    /// `open` or `over`.
+    pub state: Option<String>,
+    /// `warning` or `critical`.
+    pub severity: Option<String>,
+    /// The account as folded.
+    pub account: Option<String>,
+    /// The customer.
+    pub tenant: Option<String>,
+    /// Those that began before this cursor: pages go from the newest to the oldest.
+    pub before: Option<i64>,
+    /// How many; 100.
+    pub limit: Option<u32>,
+}
+
+/// Which alerts. What is absent is not asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Alerts {
+    /// Those whose number is larger: pages go from the oldest to the newest, so that a reader can follow.
+    pub after: Option<i64>,
+    /// Of this incident.
+    pub incident: Option<String>,
+    /// Of this account, as folded.
+    pub account: Option<String>,
+    /// Of this kind.
+    pub kind: Option<String>,
+    /// `warning` or `critical`.
+    pub severity: Option<String>,
+    /// How many; 100.
+    pub limit: Option<u32>,
+}
+
+/// A page.
+#[derive(Debug, Serialize)]
+pub struct Page {
+    /// What was asked for.
+    pub items: Vec<Box<RawValue>>,
+    /// The cursor of the next page; absent where this is the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<i64>,
+}
+
+/// A page of one of the tables. `wanted`: column, comparison, value.
+fn page(
+    c: &Connection,
+    table: &str,
+    order: &str,
+    wanted: Vec<(&str, Value)>,
+    limit: Option<u32>,
+) -> Result<Page, rusqlite::Error> {
+    let limit = limit.unwrap_or(PAGE).clamp(1, PAGE_MAX) as usize;
+    let clauses: Vec<String> =
+        wanted.iter().enumerate().map(|(i, (clause, _))| format!("{clause} ?{}", i + 1)).collect();
+    let filter = if clauses.is_empty() { String::new() } else { format!(" WHERE {}", clauses.join(" AND ")) };
+    // One more than asked for says whether there is a next page.
+    let sql = format!("SELECT n, json FROM {table}{filter} ORDER BY n {order} LIMIT {}", limit + 1);
+    let mut statement = c.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(wanted.into_iter().map(|(_, value)| value)))?;
+    let (mut items, mut last, mut next) = (Vec::new(), 0, None);
+    while let Some(row) = rows.next()? {
+        if items.len() == limit {
+            next = Some(last);
+            break;
+        }
+        last = row.get(0)?;
+        items.push(raw(row.get(1)?)?);
+    }
+    Ok(Page { items, next })
+}
+
+fn raw(json: String) -> Result<Box<RawValue>, rusqlite::Error> {
+    RawValue::from_string(json)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(e)))
+}
+
+fn clauses(texts: [(&'static str, &Option<String>); 4]) -> Vec<(&'static str, Value)> {
+    texts.into_iter().filter_map(|(clause, text)| Some((clause, Value::Text(text.clone()?)))).collect()
+}
+
+/// A page of incidents, newest first.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn incidents(c: &Connection, q: &Incidents) -> Result<Page, rusqlite::Error> {
+    let mut wanted = clauses([
+        ("state =", &q.state),
+        ("severity =", &q.severity),
+        ("account =", &q.account),
+        ("tenant =", &q.tenant),
+    ]);
+    wanted.extend(q.before.map(|n| ("n <", Value::Integer(n))));
+    page(c, "incidents", "DESC", wanted, q.limit)
+}
+
+/// A page of alerts, oldest first.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn alerts(c: &Connection, q: &Alerts) -> Result<Page, rusqlite::Error> {
+    let mut wanted = clauses([
+        ("incident =", &q.incident),
+        ("account =", &q.account),
+        ("kind =", &q.kind),
+        ("severity =", &q.severity),
+    ]);
+    wanted.extend(q.after.map(|n| ("n >", Value::Integer(n))));
+    page(c, "alerts", "ASC", wanted, q.limit)
+}
+
+/// One incident, and its alerts as they were written; `None` where it is not known.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn incident(c: &Connection, id: &str) -> Result<Option<(Box<RawValue>, Vec<Box<RawValue>>)>, rusqlite::Error> {
+    let found: Option<String> =
+        c.prepare_cached("SELECT json FROM incidents WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
+    let Some(found) = found else { return Ok(None) };
+    let alerts = alerts(c, &Alerts { incident: Some(id.to_owned()), limit: Some(PAGE_MAX), ..Alerts::default() })?;
+    Ok(Some((raw(found)?, alerts.items)))
+}

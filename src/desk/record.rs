@@ -1,0 +1,161 @@
+//! What stands in the `desk` topic: compacted, so that the last record of a key counts, and none of it is anywhere else.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `alert/ID` | [`Kept`]: an alert, and its number |
+//! | `incident/ID` | [`Incident`]: what its alerts amount to |
+//!
+//! A record without a value takes its key away.
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::alert::{Alert, AlertKind, Pattern, Severity};
+use crate::event::Timestamp;
+
+/// The keys of alerts begin so.
+pub const ALERT: &str = "alert/";
+/// The keys of incidents begin so.
+pub const INCIDENT: &str = "incident/";
+
+/// An alert that the desk has taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Always 1.
+    pub v: u8,
+    /// Its number: they go up by one in the order in which the desk took alerts.
+    pub n: u64,
+    /// When the desk took it, in milliseconds since 1970.
+    pub taken_ms: i64,
+    /// The alert as the detector wrote it.
+    pub alert: Alert,
+}
+
+/// Flagged, escalated and cleared of one burst.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Always 1.
+    pub v: u8,
+    /// As its alerts have it.
+    pub id: String,
+    /// The account as folded.
+    pub account: String,
+    /// The customer.
+    pub tenant: String,
+    /// Whether it goes on.
+    pub state: State,
+    /// The worst so far.
+    pub severity: Severity,
+    /// The highest score so far.
+    pub score: f64,
+    /// What the evidence looks like, as the last alert that had some says.
+    pub pattern: Pattern,
+    /// Event time of its first alert.
+    pub flagged: Timestamp,
+    /// Event time of its end.
+    pub cleared: Option<Timestamp>,
+    /// Recipients of the burst so far.
+    pub recipients: u64,
+    /// Messages of the burst so far.
+    pub messages: u64,
+    /// When anything changed, in milliseconds since 1970.
+    pub updated_ms: i64,
+    /// Its alerts, in the order in which they came.
+    pub alerts: Vec<Stage>,
+}
+
+/// One alert of an incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Its number.
+    pub n: u64,
+    /// Its id.
+    pub id: String,
+    /// What it says.
+    pub kind: AlertKind,
+    /// Its event time.
+    pub ts: Timestamp,
+}
+
+/// Whether an incident goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// The burst goes on.
+    Open,
+    /// It has been quiet for the configured time.
+    Over,
+}
+
+impl State {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Over => "over",
+        }
+    }
+}
+
+/// Any record of the topic.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// An alert.
+    Alert(Box<Kept>),
+    /// An incident.
+    Incident(Box<Incident>),
+    /// The key stands for nothing any more.
+    Gone(String),
+    /// Written by a newer program: kept, and not looked at.
+    Unknown,
+}
+
+/// A record that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// The key is no text.
+    #[error("its key is not UTF-8")]
+    Key,
+    /// The value does not fit its key.
+    #[error("{0}")]
+    Value(#[from] serde_json::Error),
+}
+
+impl Record {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// Where key or value are not what they should be.
+    pub fn read(key: &[u8], value: Option<&[u8]>) -> Result<Self, Unreadable> {
+        let key = std::str::from_utf8(key).map_err(|_| Unreadable::Key)?;
+        let Some(value) = value else { return Ok(Self::Gone(key.to_owned())) };
+        Ok(if key.starts_with(ALERT) {
+            Self::Alert(serde_json::from_slice(value)?)
+        } else if key.starts_with(INCIDENT) {
+            Self::Incident(serde_json::from_slice(value)?)
+        } else {
+            Self::Unknown
+        })
+    }
+
+    /// Its key; of [`Record::Unknown`] none.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Alert(kept) => format!("{ALERT}{}", kept.alert.id),
+            Self::Incident(incident) => format!("{INCIDENT}{}", incident.id),
+            Self::Gone(key) => key.clone(),
+            Self::Unknown => String::new(),
+        }
+    }
+
+    /// Its value; `None` where it takes its key away.
+    ///
+    /// # Errors
+    /// Where it cannot be written as JSON, which would be a defect.
+    pub fn value(&self) -> Result<Option<Vec<u8>>, serde_json::Error> {
+        match self {
+            Self::Alert(kept) => serde_json::to_vec(kept).map(Some),
+            Self::Incident(incident) => serde_json::to_vec(incident).map(Some),
+            Self::Gone(_) | Self::Unknown => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The active desk: takes alerts, and writes what they amount to. One loop; it ends when the desk does, and begins anew from the
+//! topics whenever something goes wrong.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+
+use super::book::Book;
+use super::record::Record;
+use super::shared::{Role, Shared};
+use crate::core::alert::Alert;
+use crate::kafka::changelog::{self, Changelog, Place};
+use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain};
+use crate::kafka::group::seek;
+use crate::kafka::outlet::now_ms;
+use crate::kafka::restore::{self, Read, Reader};
+
+/// Alerts that are taken in one transaction, at most.
+const BATCH: usize = 500;
+/// A poll that finds nothing takes this long.
+const POLL: Duration = Duration::from_millis(100);
+/// The wait before it is tried again.
+const AGAIN: Duration = Duration::from_secs(3);
+/// How often it is looked what can be forgotten.
+const FORGET: Duration = Duration::from_secs(3600);
+
+/// Why the desk begins anew.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error(transparent)]
+    Read(#[from] restore::Error),
+    #[error(transparent)]
+    Write(#[from] changelog::Error),
+    #[error("{0}")]
+    Broker(String),
+    #[error("a record cannot be written: {0}; this is a bug")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Knows whether the alerts are ours.
+struct Context {
+    is_ours: AtomicBool,
+    /// Who we were when the alerts became ours. Asked for later it might be who we are after they went elsewhere.
+    membership: Mutex<Option<ConsumerGroupMetadata>>,
+    trouble: LastTrouble,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
+        client::log(level, facility, words);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        complain(&self.trouble, &error, reason);
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let done = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            // Where to go on is known later; until then it is paused, and this is only a place that exists.
+            for mut element in list.elements() {
+                let _ = element.set_offset(Offset::Beginning);
+            }
+            let done = consumer.incremental_assign(list).and_then(|()| consumer.pause(list));
+            if list.count() > 0 && done.is_ok() {
+                *self.membership.lock().unwrap_or_else(PoisonError::into_inner) = consumer.group_metadata();
+                self.is_ours.store(true, Ordering::Release);
+            }
+            done
+        } else {
+            if list.count() > 0 {
+                self.is_ours.store(false, Ordering::Release);
+            }
+            consumer.incremental_unassign(list)
+        };
+        if let Err(e) = done {
+            tracing::warn!("the desk's alerts were not taken or given back: {e}");
+        }
+    }
+}
+
+/// Until the desk ends.
+pub(super) fn run(shared: &Shared) {
+    while !shared.is_stopping() {
+        match work(shared) {
+            Ok(()) => {}
+            Err(Error::Write(changelog::Error::Fenced(why))) => {
+                shared.metrics.fenced.inc();
+                tracing::info!("another instance is the active desk: {why}");
+                shared.set_role(Role::Standby);
+                shared.wait(AGAIN);
+            }
+            Err(_) if shared.is_stopping() => {}
+            Err(e) => {
+                shared.metrics.desk_failures.inc();
+                tracing::error!("the desk cannot go on, and tries again: {e}");
+                shared.set_role(Role::Waiting { why: e.to_string() });
+                shared.wait(AGAIN);
+            }
+        }
+    }
+    shared.set_role(Role::Standby);
+}
+
+fn work(shared: &Shared) -> Result<(), Error> {
+    let (kafka, t) = (&shared.kafka, &shared.kafka.topics);
+    let reader = Reader::new(kafka)?;
+    for topic in [&t.alerts, &t.desk] {
+        let partitions = reader.partitions(topic)?;
+        if partitions != 1 {
+            return Err(Error::Broker(format!(
+                "{topic} has {partitions} partitions, it must have one: `mailfuse topics check` says more"
+            )));
+        }
+    }
+    let consumer = consumer(shared)?;
+    let mut active: Option<Active<'_>> = None;
+    while !shared.is_stopping() {
+        let is_pending = active.as_ref().is_some_and(|a| a.records.len() + usize::from(a.has_moved) > 0);
+        let polled = consumer.poll(if is_pending { Duration::ZERO } else { POLL });
+        if !consumer.context().is_ours.load(Ordering::Acquire) {
+            if active.take().is_some() {
+                tracing::info!("the desk stands by: another instance has the alerts");
+            }
+            shared.set_role(Role::Standby);
+            continue;
+        }
+        let active = match &mut active {
+            Some(active) => active,
+            none => {
+                shared.set_role(Role::Taking);
+                let begun = Active::begin(shared, &reader, &consumer)?;
+                shared.set_role(Role::Active);
+                none.insert(begun)
+            }
+        };
+        let is_idle = polled.is_none();
+        match polled {
+            Some(Ok(message)) => active.take(&message),
+            Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+            Some(Err(e)) => {
+                return Err(Error::Broker(
+                    consumer.context().trouble.explain(&format!("{} is not readable", t.alerts), &e),
+                ));
+            }
+        }
+        if active.taken >= BATCH || (is_idle && (active.has_moved || active.is_due())) {
+            active.write(&consumer)?;
+        }
+    }
+    if let Some(active) = &mut active
+        && active.has_moved
+    {
+        active.write(&consumer)?;
+    }
+    Ok(())
+}
+
+fn consumer(shared: &Shared) -> Result<BaseConsumer<Context>, Error> {
+    let mut config = client_config(&shared.kafka)?;
+    let session_ms = shared.session_timeout_ms;
+    config
+        .set("client.id", &shared.client_id)
+        .set("group.id", &shared.kafka.group)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", session_ms.to_string())
+        .set("heartbeat.interval.ms", (session_ms / 10).clamp(100, 3000).to_string())
+        .set("max.poll.interval.ms", session_ms.max(300_000).to_string())
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("coordinator.query.interval.ms", COORDINATOR_MS)
+        .set("fetch.wait.max.ms", "100");
+    if !shared.instance.is_empty() {
+        config.set("group.instance.id", &shared.instance);
+    }
+    let context =
+        Context { is_ours: AtomicBool::new(false), membership: Mutex::default(), trouble: LastTrouble::default() };
+    let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(client::Error::from)?;
+    consumer.subscribe(&[&shared.kafka.topics.alerts]).map_err(client::Error::from)?;
+    Ok(consumer)
+}
+
+/// The desk while the alerts are its own.
+struct Active<'a> {
+    shared: &'a Shared,
+    changelog: Changelog,
+    book: Book,
+    /// What the next transaction writes.
+    records: Vec<Record>,
+    /// Alerts since the last one.
+    taken: usize,
+    next_offset: i64,
+    has_moved: bool,
+    forgot: Instant,
+}
+
+impl<'a> Active<'a> {
+    /// Fences the desk before, reads what it left, and goes on where it stopped.
+    fn begin(shared: &'a Shared, reader: &Reader, consumer: &BaseConsumer<Context>) -> Result<Self, Error> {
+        let began = Instant::now();
+        let (kafka, t) = (&shared.kafka, &shared.kafka.topics);
+        let ours = || consumer.context().is_ours.load(Ordering::Acquire) && !shared.is_stopping();
+        let place = Place { id: kafka.group.clone(), from: t.alerts.clone(), into: t.desk.clone(), partition: 0 };
+        let changelog = Changelog::open(kafka, place, &ours)?;
+        let mut book = Book::default();
+        let mut records = 0u64;
+        let (low, high) = reader.range(&t.desk, 0)?;
+        if high > low {
+            reader.read(&t.desk, 0, low, &ours, &mut |message| {
+                records += 1;
+                if let Some(record) = read(shared, message) {
+                    book.restore(record);
+                }
+                Ok(Read::On)
+            })?;
+        }
+        let next_offset = start(reader, &t.alerts)?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&t.alerts, 0);
+        seek(consumer, &t.alerts, 0, next_offset, &ours)
+            .and_then(|()| consumer.resume(&list))
+            .map_err(|e| Error::Broker(format!("{}: offset {next_offset} cannot be gone to: {e}", t.alerts)))?;
+        shared.alerts_next.store(next_offset, Ordering::Release);
+        shared.metrics.desk_open_incidents.set(book.open() as i64);
+        tracing::info!(
+            incidents = book.len(),
+            open = book.open(),
+            records,
+            next_offset,
+            ms = began.elapsed().as_millis() as u64,
+            "this is the active desk"
+        );
+        let forgot = Instant::now().checked_sub(FORGET).unwrap_or(began);
+        Ok(Self { shared, changelog, book, records: Vec::new(), taken: 0, next_offset, has_moved: false, forgot })
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        // Fetched before it was sought.
+        if message.offset() < self.next_offset {
+            return;
+        }
+        match serde_json::from_slice::<Alert>(message.payload().unwrap_or_default()) {
+            Ok(alert) => {
+                let records = self.book.take(alert, now_ms());
+                if !records.is_empty() {
+                    self.shared.metrics.desk_alerts.inc();
+                }
+                self.records.extend(records);
+            }
+            Err(e) => unreadable(self.shared, message, &format!("no alert: {e}")),
+        }
+        self.taken += 1;
+        self.next_offset = message.offset() + 1;
+        self.has_moved = true;
+    }
+
+    fn is_due(&self) -> bool {
+        self.forgot.elapsed() >= FORGET
+    }
+
+    /// Writes what was taken, and how far it reaches.
+    fn write(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), Error> {
+        if self.is_due() {
+            self.forgot = Instant::now();
+            self.records.extend(self.book.forget(now_ms() - self.shared.settings.keep_ms()));
+            if self.records.is_empty() && !self.has_moved {
+                return Ok(());
+            }
+        }
+        let ours = || consumer.context().is_ours.load(Ordering::Acquire);
+        let membership = consumer.context().membership.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(group) = &*membership else {
+            return Err(Error::Broker("the group does not say who we are".to_owned()));
+        };
+        self.changelog.begin()?;
+        let written = self.put(&ours).and_then(|()| Ok(self.changelog.commit(self.next_offset, group, &ours)?));
+        if let Err(e) = written {
+            // Whoever goes on, be it we, begins with what the topic has.
+            let _ = self.changelog.abort(&ours);
+            return Err(e);
+        }
+        self.records.clear();
+        (self.taken, self.has_moved) = (0, false);
+        self.shared.alerts_next.store(self.next_offset, Ordering::Release);
+        self.shared.metrics.desk_open_incidents.set(self.book.open() as i64);
+        Ok(())
+    }
+
+    fn put(&mut self, ours: &dyn Fn() -> bool) -> Result<(), Error> {
+        for record in &self.records {
+            let value = record.value()?;
+            self.changelog.put(record.key().as_bytes(), value.as_deref(), ours)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where to go on with the alerts.
+fn start(reader: &Reader, alerts: &str) -> Result<i64, Error> {
+    let (low, high) = reader.range(alerts, 0)?;
+    Ok(match reader.committed(alerts, 0)? {
+        None => low,
+        Some(next) if (low..=high).contains(&next) => next,
+        Some(next) if next < low => {
+            tracing::error!("{alerts}: alerts from offset {next} to {low} were deleted before the desk took them");
+            low
+        }
+        Some(next) => {
+            tracing::error!(
+                "{alerts}: offset {next} is not there yet, the topic was made anew: it is read from its beginning"
+            );
+            low
+        }
+    })
+}
+
+/// A record of the desk topic. One that cannot be read is named and passed over: the others are not worse for it.
+pub(super) fn read(shared: &Shared, message: &BorrowedMessage<'_>) -> Option<Record> {
+    match Record::read(message.key().unwrap_or_default(), message.payload()) {
+        Ok(record) => Some(record),
+        Err(e) => {
+            unreadable(shared, message, &e.to_string());
+            None
+        }
+    }
+}
+
+fn unreadable(shared: &Shared, message: &BorrowedMessage<'_>, why: &str) {
+    shared.metrics.desk_unreadable.inc();
+    tracing::error!(
+        "{}:{}:{}: {why}; it is passed over: `mailfuse topics check`, and look at who else writes there",
+        message.topic(),
+        message.partition(),
+        message.offset()
+    );
+}

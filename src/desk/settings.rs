@@ -1,0 +1,44 @@
+//! Section `[desk]` of the configuration.
+
+use serde::{Deserialize, Serialize};
+
+/// How the desk works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Whether `run` does it as well.
+    pub enabled: bool,
+    /// The SQLite file of the index. Empty: a temporary one.
+    pub database: String,
+    /// An incident that has been over for so long is forgotten, in days.
+    pub keep_days: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { enabled: true, database: String::new(), keep_days: 90 }
+    }
+}
+
+impl Settings {
+    /// How long what is over is kept, in milliseconds.
+    pub fn keep_ms(&self) -> i64 {
+        i64::from(self.keep_days) * 86_400_000
+    }
+
+    /// Checks what does not depend on the world.
+    ///
+    /// # Errors
+    /// Where a value cannot be used; the error names its key.
+    pub fn check(&self) -> Result<(), BadSettings> {
+        if !(1..=3650).contains(&self.keep_days) {
+            return Err(BadSettings("keep_days must lie between 1 and 3650"));
+        }
+        Ok(())
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("desk: {0}")]
+pub struct BadSettings(&'static str);

@@ -1,0 +1,283 @@
+//! The desk against a real broker: incidents are what the alerts amount to, whoever is the active desk and however often it dies;
+//! the index is made again from the topics; trouble with the database stops nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
+mod run_support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mailfuse::core::alert::{Alert, AlertKind};
+use run_support::{Broker, Deployment, Dice, Instance, LIMIT, Record, is_campaign, seed, wait_until};
+use serde_json::Value;
+
+/// Alerts of `incidents` bursts, stages in order within each, the rest shuffled; a third comes again later, as after a crash.
+fn alerts(dice: &mut Dice, incidents: u64) -> Vec<Alert> {
+    let line = include_str!("../schemas/examples/alerts.jsonl").lines().next().unwrap();
+    let template: Alert = serde_json::from_str(line).unwrap();
+    let mut waiting: Vec<Vec<Alert>> = (0..incidents)
+        .map(|n| {
+            let kinds = [AlertKind::Flagged, AlertKind::Escalated, AlertKind::Cleared];
+            let until = 1 + dice.below(3) as usize;
+            let stage = |(i, kind): (usize, &AlertKind)| {
+                let mut alert = template.clone();
+                alert.account = format!("user{n}@tenant{}.example", n % 7);
+                alert.tenant = format!("tenant{}.example", n % 7);
+                alert.incident = format!("i-{n}");
+                alert.id = format!("a-{n}-{i}");
+                alert.kind = *kind;
+                alert
+            };
+            kinds[..until].iter().enumerate().map(stage).collect()
+        })
+        .collect();
+    let mut out: Vec<Alert> = Vec::new();
+    while !waiting.is_empty() {
+        let i = dice.below(waiting.len() as u64) as usize;
+        out.push(waiting[i].remove(0));
+        if waiting[i].is_empty() {
+            waiting.swap_remove(i);
+        }
+        if dice.below(3) == 0 {
+            out.push(out[dice.below(out.len() as u64) as usize].clone());
+        }
+    }
+    out
+}
+
+fn write(d: &Deployment<'_>, alerts: &[Alert]) {
+    let records: Vec<Record> =
+        alerts.iter().map(|a| Record::new(&a.account, &serde_json::to_string(a).unwrap())).collect();
+    d.broker.produce(&d.topic("alerts"), &records);
+}
+
+/// Stages by incident.
+fn wanted(alerts: &[Alert]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut incidents: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for a in alerts {
+        incidents.entry(a.incident.clone()).or_default().insert(a.id.clone());
+    }
+    incidents
+}
+
+/// Everything on the pages of `path`, by their cursor.
+fn pages(instance: &Instance, path: &str, cursor: &str) -> Vec<Value> {
+    let (mut items, mut next) = (Vec::new(), String::new());
+    loop {
+        let (status, page) = instance.json(&format!("{path}?limit=37{next}"));
+        assert_eq!(status, 200, "{page}");
+        items.extend(page["items"].as_array().unwrap().iter().cloned());
+        match page["next"].as_i64() {
+            Some(n) => next = format!("&{cursor}={n}"),
+            None => return items,
+        }
+    }
+}
+
+/// Waits until an instance answers as it should, and looks that it does in each point.
+#[track_caller]
+fn check(instance: &Instance, alerts: &[Alert]) {
+    let wanted = wanted(alerts);
+    let ids: BTreeSet<String> = alerts.iter().map(|a| a.id.clone()).collect();
+    wait_until("all alerts are in the index", LIMIT, || {
+        instance.json("/v1/desk").1["index"]["state"] == "ready"
+            && pages(instance, "/v1/alerts", "after").len() == ids.len()
+    });
+    let listed = pages(instance, "/v1/alerts", "after");
+    let found: BTreeSet<String> = listed.iter().map(|a| a["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(found, ids, "each alert once");
+    let incidents = pages(instance, "/v1/incidents", "before");
+    let found: BTreeMap<String, BTreeSet<String>> = incidents
+        .iter()
+        .map(|i| {
+            let stages = i["alerts"].as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap().to_owned());
+            (i["id"].as_str().unwrap().to_owned(), stages.collect())
+        })
+        .collect();
+    assert_eq!(found, wanted);
+    let mut numbers: Vec<u64> = incidents
+        .iter()
+        .flat_map(|i| i["alerts"].as_array().unwrap().iter().map(|s| s["n"].as_u64().unwrap()).collect::<Vec<_>>())
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..ids.len() as u64).collect::<Vec<_>>(), "numbers without a gap, none twice");
+    for incident in &incidents {
+        let is_over = wanted[incident["id"].as_str().unwrap()].len() == 3;
+        assert_eq!(incident["state"], if is_over { "over" } else { "open" }, "{incident}");
+    }
+}
+
+fn is_active(instance: &Instance) -> bool {
+    instance.json("/v1/desk").1["role"] == "active"
+}
+
+#[test]
+fn incidents_are_what_the_alerts_amount_to() {
+    let Some(broker) = Broker::shared() else { return };
+    let d = Deployment::new(broker, "desk", 1);
+    let mut dice = Dice(seed());
+    let all = alerts(&mut dice, 150);
+    write(&d, &all);
+    // A record that is none is named, and stops nothing.
+    broker.produce(&d.topic("alerts"), &[Record::new("x", "{\"v\":1,\"kind\":")]);
+    let one = d.start("one");
+    check(&one, &all);
+    one.await_log(&format!("{}:0:{}: no alert", d.topic("alerts"), all.len()));
+    assert_eq!(one.metric("mailfuse_desk_unreadable_total", ""), 1.0);
+    let open = wanted(&all).values().filter(|stages| stages.len() < 3).count();
+    wait_until("the metric is the book's", LIMIT, || one.metric("mailfuse_desk_open_incidents", "") == open as f64);
+    // Filters, one incident, what is not there, what is not understood.
+    let (_, page) = one.json("/v1/incidents?state=open&tenant=tenant3.example&limit=1000");
+    let expected =
+        wanted(&all).iter().filter(|(id, stages)| stages.len() < 3 && id[2..].parse::<u64>().unwrap() % 7 == 3).count();
+    assert_eq!(page["items"].as_array().unwrap().len(), expected);
+    let (_, whole) = one.json("/v1/incidents/i-3");
+    let ours: Vec<Value> = whole["alerts"].as_array().unwrap().clone();
+    let theirs: BTreeMap<String, Value> =
+        all.iter().filter(|a| a.incident == "i-3").map(|a| (a.id.clone(), serde_json::to_value(a).unwrap())).collect();
+    assert_eq!(ours, theirs.into_values().collect::<Vec<_>>(), "as the detector wrote them");
+    assert_eq!(one.get("/v1/incidents/i-none").0, 404);
+    for wrong in ["/v1/incidents?stat=open", "/v1/alerts?after=x"] {
+        let (status, problem) = one.json(wrong);
+        assert_eq!(status, 400, "{problem}");
+        assert!(!problem["cure"].as_str().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_desk_that_dies_is_followed_by_the_next() {
+    let Some(broker) = Broker::shared() else { return };
+    let d = Deployment::new(broker, "desks", 1);
+    let mut dice = Dice(seed());
+    let kills = if is_campaign() { 30 } else { 6 };
+    let all = alerts(&mut dice, 40 * kills);
+    let mut desks = [d.start_desk("one"), d.start_desk("two")];
+    let mut active_killed = 0;
+    for (n, part) in all.chunks(all.len() / kills as usize + 1).enumerate() {
+        write(&d, part);
+        std::thread::sleep(Duration::from_millis(dice.below(1500)));
+        // Whoever is active, where somebody is: else any.
+        let victim = (0..2).find(|&i| desks[i].log().contains("http://") && is_active(&desks[i]));
+        active_killed += u32::from(victim.is_some());
+        let victim = victim.unwrap_or(n % 2);
+        desks[victim].kill();
+        desks[victim] = d.start_desk(["one", "two"][victim]);
+    }
+    for desk in &desks {
+        check(desk, &all);
+    }
+    wait_until("one is active", LIMIT, || desks.iter().filter(|d| is_active(d)).count() == 1);
+    eprintln!("desk: {} alerts, {kills} SIGKILLs, {active_killed} of them of the active one", all.len());
+    assert!(active_killed > 0);
+    for desk in &mut desks {
+        assert!(desk.terminate().success());
+    }
+}
+
+#[test]
+fn a_frozen_desk_is_fenced() {
+    let Some(broker) = Broker::shared() else { return };
+    let d = Deployment::new(broker, "frozen", 1);
+    let all = alerts(&mut Dice(seed()), 60);
+    let (first, rest) = all.split_at(all.len() / 2);
+    let one = d.start_desk("one");
+    wait_until("it is active", LIMIT, || is_active(&one));
+    let two = d.start_desk("two");
+    write(&d, first);
+    check(&one, first);
+    one.freeze();
+    wait_until("the other has taken over", LIMIT, || is_active(&two));
+    write(&d, rest);
+    check(&two, &all);
+    one.thaw();
+    wait_until("the thawed one stands by", LIMIT, || one.json("/v1/desk").1["role"] == "standby");
+    check(&one, &all);
+}
+
+#[test]
+fn the_index_is_made_again() {
+    let Some(broker) = Broker::shared() else { return };
+    let mut d = Deployment::new(broker, "index", 1);
+    let database = d.folder.path().join("desk.sqlite");
+    d.extra = format!("[desk]\ndatabase = {:?}\n", database.to_str().unwrap());
+    let all = alerts(&mut Dice(seed()), 60);
+    let (first, rest) = all.split_at(all.len() / 2);
+    write(&d, first);
+    let mut one = d.start_desk("one");
+    check(&one, first);
+    // A copy, while it is used.
+    let copy = d.folder.path().join("copy.sqlite");
+    let backup = || {
+        let mut command = run_support::mailfuse();
+        command.args(["desk", "backup", "--config"]).arg(d.config("one")).arg(&copy);
+        command.output().unwrap()
+    };
+    let done = backup();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let again = backup();
+    assert_eq!(again.status.code(), Some(2), "it does not overwrite");
+    assert!(one.terminate().success());
+    // Kept: the next start goes on where it was.
+    let one_again = d.start_desk("one");
+    check(&one_again, first);
+    drop(one_again);
+
+    std::fs::remove_file(&database).unwrap();
+    write(&d, rest);
+    let deleted = d.start_desk("one");
+    check(&deleted, &all);
+    drop(deleted);
+
+    std::fs::write(&database, vec![b'?'; 8192]).unwrap();
+    let _ = std::fs::remove_file(database.with_extension("sqlite-wal"));
+    let damaged = d.start_desk("one");
+    damaged.await_log("the file is damaged: it is set aside".replace("the file", "The file").as_str());
+    check(&damaged, &all);
+    drop(damaged);
+
+    // The copy is a whole database, too.
+    std::fs::copy(&copy, &database).unwrap();
+    let restored = d.start_desk("one");
+    check(&restored, &all);
+}
+
+#[test]
+fn without_a_database_alerts_are_taken_all_the_same() {
+    let Some(broker) = Broker::shared() else { return };
+    let mut d = Deployment::new(broker, "nodb", 1);
+    let database = d.folder.path().join("none").join("desk.sqlite");
+    d.extra = format!("[desk]\ndatabase = {:?}\n", database.to_str().unwrap());
+    let all = alerts(&mut Dice(seed()), 30);
+    let one = d.start("one");
+    wait_until("it says so", LIMIT, || one.json("/v1/desk").1["index"]["state"] == "failed");
+    let (_, about) = one.json("/v1/desk");
+    let why = about["index"]["why"].as_str().unwrap();
+    assert!(why.contains("none/desk.sqlite") && why.contains("does its folder exist"), "{why}");
+    assert_eq!(one.metric("mailfuse_desk_index_ok", ""), 0.0);
+    assert_eq!(one.get("/v1/incidents").0, 503);
+    write(&d, &all);
+    let ids: BTreeSet<&str> = all.iter().map(|a| &*a.id).collect();
+    wait_until("alerts are taken", LIMIT, || one.metric("mailfuse_desk_alerts_total", "") == ids.len() as f64);
+    one.await_ready();
+    std::fs::create_dir(database.parent().unwrap()).unwrap();
+    check(&one, &all);
+    assert_eq!(one.metric("mailfuse_desk_index_ok", ""), 1.0);
+}
+
+#[test]
+fn a_missing_topic_is_named_and_the_detector_goes_on() {
+    let Some(broker) = Broker::shared() else { return };
+    let d = Deployment::new(broker, "notopic", 1);
+    broker.delete_topics(&[&d.topic("desk")]);
+    let one = d.start("one");
+    one.await_ready();
+    wait_until("it says so", LIMIT, || one.json("/v1/desk").1["role"] == "waiting");
+    let (_, about) = one.json("/v1/desk");
+    let why = about["why"].as_str().unwrap();
+    assert!(why.contains(&d.topic("desk")) && why.contains("topics create"), "{why}");
+    let all = alerts(&mut Dice(seed()), 10);
+    write(&d, &all);
+    broker.topic(&d.topic("desk"), 1, &[("cleanup.policy", "compact")]);
+    check(&one, &all);
+}
