@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mailfuse::core::alert::{Alert, AlertKind};
+use mailfuse::event::Timestamp;
 use run_support::{Broker, Deployment, Dice, Instance, LIMIT, Record, is_campaign, seed, wait_until};
 use serde_json::Value;
 
@@ -24,6 +25,9 @@ fn alerts(dice: &mut Dice, incidents: u64) -> Vec<Alert> {
                 let mut alert = template.clone();
                 alert.account = format!("user{n}@tenant{}.example", n % 7);
                 alert.tenant = format!("tenant{}.example", n % 7);
+                // Far from each other: nothing groups them.
+                alert.ts = Timestamp(1_700_000_000_000 + n as i64 * 3_600_000);
+                alert.burst.as_mut().unwrap().client_ips = vec![format!("10.{}.{}.1", n / 250, n % 250)];
                 alert.incident = format!("i-{n}");
                 alert.id = format!("a-{n}-{i}");
                 alert.kind = *kind;
@@ -280,4 +284,65 @@ fn a_missing_topic_is_named_and_the_detector_goes_on() {
     write(&d, &all);
     broker.topic(&d.topic("desk"), 1, &[("cleanup.policy", "compact")]);
     check(&one, &all);
+}
+
+#[test]
+fn a_storm_is_said_once_and_so_is_a_campaign() {
+    let Some(broker) = Broker::shared() else { return };
+    let d = Deployment::new(broker, "storm", 1);
+    let mut dice = Dice(seed());
+    let flags = |from: u64, n: u64, minute: i64, spread: u64| -> Vec<Alert> {
+        let mut all = alerts(&mut Dice(1), from + n);
+        all.retain(|a| a.kind == AlertKind::Flagged && a.incident[2..].parse::<u64>().unwrap() >= from);
+        all.sort_by_key(|a| a.incident[2..].parse::<u64>().unwrap());
+        all.dedup_by(|a, b| a.id == b.id);
+        for (i, alert) in all.iter_mut().enumerate() {
+            alert.ts = Timestamp(1_800_000_000_000 + minute * 60_000 + i as i64 * 100);
+            alert.tenant.clone_from(&alert.account);
+            alert.burst.as_mut().unwrap().client_ips = vec![format!("192.0.{}.7", i as u64 % spread)];
+        }
+        all
+    };
+    // Five accounts from one network; an hour later 400 from everywhere within a minute.
+    let (campaign, storm) = (flags(0, 5, 0, 1), flags(5, 400, 90, 250));
+    let mut desks = [d.start_desk("one"), d.start_desk("two")];
+    write(&d, &campaign);
+    write(&d, &storm[..200]);
+    std::thread::sleep(Duration::from_millis(dice.below(2000)));
+    desks[0].kill();
+    write(&d, &storm[200..]);
+    let two = &desks[1];
+    let all = campaign.len() + storm.len();
+    let kinds = |kind: &str| -> Vec<Value> {
+        let listed = pages(two, "/v1/alerts", "after");
+        listed.into_iter().filter(|a| a["kind"] == kind).collect()
+    };
+    wait_until("all is taken, and what the desk says itself", LIMIT, || {
+        pages(two, "/v1/alerts", "after").len() == all + 2
+    });
+    let schema: Value = serde_json::from_str(include_str!("../schemas/alert.schema.json")).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    for (kind, accounts, wanted) in [
+        ("campaign", 3, "3 accounts of the same network (192.0.0.0/24)"),
+        ("stream.anomaly", 0, "30 accounts were flagged within 10 min"),
+    ] {
+        let said = kinds(kind);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert_eq!(schema.iter_errors(&said[0]).map(|e| e.to_string()).collect::<Vec<_>>(), [""; 0]);
+        assert_eq!(said[0]["accounts"].as_array().unwrap().len(), accounts);
+        assert!(said[0]["evidence"][0]["text"].as_str().unwrap().starts_with(wanted), "{said:?}");
+    }
+    let topic: Vec<Value> =
+        broker.read(&d.topic("alerts")).iter().map(|r| serde_json::from_str(&r.text()).unwrap()).collect();
+    assert_eq!(topic.iter().filter(|a| a["kind"] == "stream.anomaly").count(), 1, "written once, for everybody");
+    let (campaign, anomaly) =
+        (kinds("campaign")[0]["incident"].clone(), kinds("stream.anomaly")[0]["incident"].clone());
+    for incident in pages(two, "/v1/incidents", "before") {
+        let n: usize = incident["id"].as_str().unwrap()[2..].parse().unwrap();
+        if n < 5 {
+            assert_eq!((&incident["campaign"], &incident["anomaly"]), (&campaign, &Value::Null), "{incident}");
+        } else {
+            assert_eq!((&incident["campaign"], &incident["anomaly"]), (&Value::Null, &anomaly), "{incident}");
+        }
+    }
 }

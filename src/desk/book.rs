@@ -5,6 +5,8 @@
 
 use hashbrown::HashMap;
 
+use super::groups::{Groups, networks};
+use super::notice::{Notice, Said};
 use super::record::{ALERT, INCIDENT, Incident, Kept, Record, Stage, State};
 use crate::core::alert::{Alert, AlertKind};
 
@@ -15,42 +17,98 @@ pub const INCIDENTS_MAX: usize = 200_000;
 #[derive(Debug, Default)]
 pub struct Book {
     incidents: HashMap<String, Incident>,
+    /// Id of each notice, with when it was taken.
+    notices: HashMap<String, i64>,
+    groups: Groups,
     /// The number of the next alert.
     next: u64,
     open: usize,
 }
 
+/// What an alert leads to.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// What must be written to the desk topic.
+    pub records: Vec<Record>,
+    /// What must be written to the alerts topic; it comes back from there, and is taken as the detector's alerts are.
+    pub notices: Vec<Notice>,
+}
+
 impl Book {
-    /// Takes an alert. Returns what must be written: nothing where it was known.
-    pub fn take(&mut self, alert: Alert, now_ms: i64) -> Vec<Record> {
+    /// Takes an alert of the detector. Nothing comes of one that was known. `by` names the program, for what the desk says itself.
+    pub fn take(&mut self, alert: Alert, now_ms: i64, by: &str) -> Taken {
+        let mut taken = Taken::default();
         let known = self.incidents.get_mut(&alert.incident);
+        let is_new = known.is_none();
         if known.as_ref().is_some_and(|i| i.alerts.iter().any(|s| s.id == alert.id)) {
-            return Vec::new();
+            return taken;
         }
         let n = self.next;
         self.next += 1;
         let stage = Stage { n, id: alert.id.clone(), kind: alert.kind, ts: alert.ts };
         let was_open = known.as_ref().is_some_and(|i| i.state == State::Open);
-        let incident = match known {
+        let mut incident = match known {
             Some(known) => {
                 known.count(&alert, stage, now_ms);
                 known.clone()
             }
-            None => {
-                let incident = Incident::new(&alert, stage, now_ms);
-                self.incidents.insert(incident.id.clone(), incident.clone());
-                incident
-            }
+            None => Incident::new(&alert, stage, now_ms),
         };
         self.open = self.open + usize::from(incident.state == State::Open) - usize::from(was_open);
-        let kept = Kept { v: 1, n, taken_ms: now_ms, alert };
-        vec![Record::Alert(Box::new(kept)), Record::Incident(Box::new(incident))]
+        if is_new {
+            let ended = self.groups.settle(alert.ts);
+            incident.anomaly = self.groups.anomaly().map(|a| a.id.clone());
+            let grouped = self.groups.take(&incident, &alert, by);
+            self.incidents.insert(incident.id.clone(), incident.clone());
+            let mut changed: Vec<String> = Vec::new();
+            for (id, campaign) in grouped.joined {
+                if let Some(member) = self.incidents.get_mut(&id) {
+                    member.campaign = Some(campaign);
+                    changed.push(id);
+                }
+            }
+            for id in grouped.caught {
+                if let (Some(member), Some(anomaly)) = (self.incidents.get_mut(&id), &grouped.anomaly) {
+                    member.anomaly = Some(anomaly.id.clone());
+                    changed.push(id);
+                }
+            }
+            changed.retain(|id| *id != incident.id);
+            changed.sort_unstable();
+            changed.dedup();
+            if let Some(ours) = self.incidents.get(&incident.id) {
+                incident.clone_from(ours);
+            }
+            let others = changed.iter().filter_map(|id| self.incidents.get(id));
+            taken.records.extend(others.map(|i| Record::Incident(Box::new(i.clone()))));
+            taken.notices = grouped.notices;
+            taken.records.extend(grouped.anomaly.or(ended).map(|a| Record::Anomaly(Box::new(a))));
+        }
+        let kept = Kept { v: 1, n, taken_ms: now_ms, alert: Said::Account(Box::new(alert)) };
+        taken.records.extend([Record::Alert(Box::new(kept)), Record::Incident(Box::new(incident))]);
+        taken
     }
 
-    /// Takes in what the topic has.
+    /// Takes what a desk has said, this one or one before it.
+    pub fn take_notice(&mut self, notice: Notice, now_ms: i64) -> Option<Record> {
+        if self.notices.contains_key(&notice.id) {
+            return None;
+        }
+        self.notices.insert(notice.id.clone(), now_ms);
+        let n = self.next;
+        self.next += 1;
+        Some(Record::Alert(Box::new(Kept { v: 1, n, taken_ms: now_ms, alert: Said::Fleet(Box::new(notice)) })))
+    }
+
+    /// Takes in what the topic has. When all of it is in, [`Book::restored`].
     pub fn restore(&mut self, record: Record) {
         match record {
-            Record::Alert(kept) => self.next = self.next.max(kept.n + 1),
+            Record::Alert(kept) => {
+                self.next = self.next.max(kept.n + 1);
+                if let Said::Fleet(notice) = kept.alert {
+                    self.notices.insert(notice.id, kept.taken_ms);
+                }
+            }
             Record::Incident(incident) => {
                 let last = incident.alerts.iter().map(|s| s.n + 1).max().unwrap_or(0);
                 self.next = self.next.max(last);
@@ -58,14 +116,27 @@ impl Book {
                 let before = self.incidents.insert(incident.id.clone(), *incident);
                 self.open = self.open + open - before.map_or(0, |b| usize::from(b.state == State::Open));
             }
+            Record::Anomaly(anomaly) => self.groups.restore_anomaly(*anomaly),
             Record::Gone(key) => {
                 if let Some(id) = key.strip_prefix(INCIDENT)
                     && let Some(gone) = self.incidents.remove(id)
                 {
                     self.open -= usize::from(gone.state == State::Open);
+                } else if let Some(id) = key.strip_prefix(ALERT) {
+                    self.notices.remove(id);
                 }
             }
             Record::Unknown => {}
+        }
+    }
+
+    /// Everything is in: what is grouped with what is known from now on.
+    pub fn restored(&mut self) {
+        let mut incidents: Vec<&Incident> = self.incidents.values().collect();
+        // As they were taken.
+        incidents.sort_unstable_by_key(|i| i.alerts.first().map_or(0, |s| s.n));
+        for incident in incidents {
+            self.groups.restore(incident);
         }
     }
 
@@ -93,6 +164,10 @@ impl Book {
             records.extend(incident.alerts.iter().map(|s| Record::Gone(format!("{ALERT}{}", s.id))));
             records.push(Record::Gone(format!("{INCIDENT}{id}")));
         }
+        let mut notices: Vec<String> =
+            self.notices.extract_if(|_, taken_ms| *taken_ms < before_ms).map(|n| n.0).collect();
+        notices.sort_unstable();
+        records.extend(notices.into_iter().map(|id| Record::Gone(format!("{ALERT}{id}"))));
         records
     }
 
@@ -132,6 +207,9 @@ impl Incident {
             cleared: None,
             recipients: 0,
             messages: 0,
+            networks: networks(alert),
+            campaign: None,
+            anomaly: None,
             updated_ms: now_ms,
             alerts: Vec::with_capacity(3),
         };
@@ -160,14 +238,25 @@ impl Incident {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::event::Timestamp;
+
+    /// A flag of an account of its own, at a time.
+    pub fn flagged(n: u32, at_ms: i64) -> Alert {
+        let mut alert = alert(AlertKind::Flagged, n);
+        alert.account = format!("user{n}@t{n}.example");
+        alert.tenant = format!("t{n}.example");
+        alert.ts = Timestamp(1_700_000_000_000 + at_ms);
+        alert
+    }
 
     /// The alerts of the schema's examples, one incident: flagged, escalated, cleared.
     fn alert(kind: AlertKind, incident: u32) -> Alert {
         let line = include_str!("../../schemas/examples/alerts.jsonl").lines().next().unwrap();
         let mut alert: Alert = serde_json::from_str(line).unwrap();
         alert.incident = format!("i-{incident}");
+        alert.account = format!("user{incident}@example.se");
         alert.id = format!("a-{incident}-{kind:?}");
         alert.kind = kind;
         alert
@@ -176,13 +265,13 @@ mod tests {
     #[test]
     fn an_alert_counts_once_however_often_it_comes() {
         let mut book = Book::default();
-        assert_eq!(book.take(alert(AlertKind::Flagged, 1), 10).len(), 2);
-        assert_eq!(book.take(alert(AlertKind::Flagged, 1), 11), []);
-        assert_eq!(book.take(alert(AlertKind::Escalated, 1), 12).len(), 2);
+        assert_eq!(book.take(alert(AlertKind::Flagged, 1), 10, "").records.len(), 2);
+        assert_eq!(book.take(alert(AlertKind::Flagged, 1), 11, "").records, []);
+        assert_eq!(book.take(alert(AlertKind::Escalated, 1), 12, "").records.len(), 2);
         assert_eq!((book.len(), book.open()), (1, 1));
-        book.take(alert(AlertKind::Cleared, 1), 13);
-        assert_eq!(book.take(alert(AlertKind::Cleared, 1), 14), []);
-        assert_eq!(book.take(alert(AlertKind::Flagged, 1), 15), []);
+        book.take(alert(AlertKind::Cleared, 1), 13, "");
+        assert_eq!(book.take(alert(AlertKind::Cleared, 1), 14, "").records, []);
+        assert_eq!(book.take(alert(AlertKind::Flagged, 1), 15, "").records, []);
         let incident = book.incident("i-1").unwrap();
         assert_eq!((incident.state, incident.updated_ms, incident.alerts.len()), (State::Over, 13, 3));
         assert_eq!(incident.alerts.iter().map(|s| s.n).collect::<Vec<_>>(), [0, 1, 2]);
@@ -192,10 +281,10 @@ mod tests {
     #[test]
     fn what_was_written_is_the_book() {
         let (mut book, mut topic) = (Book::default(), Vec::new());
-        for n in 0..50 {
-            topic.extend(book.take(alert(AlertKind::Flagged, n), i64::from(n)));
+        for n in 0..50u32 {
+            topic.extend(book.take(alert(AlertKind::Flagged, n), i64::from(n), "").records);
             if n % 3 == 0 {
-                topic.extend(book.take(alert(AlertKind::Cleared, n), i64::from(n)));
+                topic.extend(book.take(alert(AlertKind::Cleared, n), i64::from(n), "").records);
             }
         }
         topic.extend(book.forget(20));
@@ -214,9 +303,9 @@ mod tests {
     #[test]
     fn what_goes_on_is_never_forgotten() {
         let mut book = Book::default();
-        book.take(alert(AlertKind::Flagged, 1), 0);
+        book.take(alert(AlertKind::Flagged, 1), 0, "");
         assert_eq!(book.forget(i64::MAX), []);
-        book.take(alert(AlertKind::Cleared, 1), 5);
+        book.take(alert(AlertKind::Cleared, 1), 5, "");
         assert_eq!(book.forget(5), []);
         let gone = book.forget(6);
         let keys: Vec<String> = gone.iter().map(Record::key).collect();

@@ -4,18 +4,22 @@
 //! | --- | --- |
 //! | `alert/ID` | [`Kept`]: an alert, and its number |
 //! | `incident/ID` | [`Incident`]: what its alerts amount to |
+//! | `anomaly` | [`Anomaly`]: the last one |
 //!
 //! A record without a value takes its key away.
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::alert::{Alert, AlertKind, Pattern, Severity};
+use super::notice::Said;
+use crate::core::alert::{AlertKind, Pattern, Severity};
 use crate::event::Timestamp;
 
 /// The keys of alerts begin so.
 pub const ALERT: &str = "alert/";
 /// The keys of incidents begin so.
 pub const INCIDENT: &str = "incident/";
+/// The key of the last anomaly.
+pub const ANOMALY: &str = "anomaly";
 
 /// An alert that the desk has taken.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,8 +30,8 @@ pub struct Kept {
     pub n: u64,
     /// When the desk took it, in milliseconds since 1970.
     pub taken_ms: i64,
-    /// The alert as the detector wrote it.
-    pub alert: Alert,
+    /// The alert as it was written.
+    pub alert: Said,
 }
 
 /// Flagged, escalated and cleared of one burst.
@@ -57,6 +61,12 @@ pub struct Incident {
     pub recipients: u64,
     /// Messages of the burst so far.
     pub messages: u64,
+    /// Client networks that the burst came from: /24 and /48.
+    pub networks: Vec<String>,
+    /// The campaign that it belongs to.
+    pub campaign: Option<String>,
+    /// The anomaly that it was flagged in.
+    pub anomaly: Option<String>,
     /// When anything changed, in milliseconds since 1970.
     pub updated_ms: i64,
     /// Its alerts, in the order in which they came.
@@ -96,6 +106,21 @@ impl State {
     }
 }
 
+/// A time in which the stream itself had changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Anomaly {
+    /// Always 1.
+    pub v: u8,
+    /// Its id.
+    pub id: String,
+    /// Event time of its beginning.
+    pub since: Timestamp,
+    /// Event time of its end.
+    pub until: Option<Timestamp>,
+    /// Incidents flagged in it so far.
+    pub incidents: u64,
+}
+
 /// Any record of the topic.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
@@ -103,6 +128,8 @@ pub enum Record {
     Alert(Box<Kept>),
     /// An incident.
     Incident(Box<Incident>),
+    /// The last anomaly.
+    Anomaly(Box<Anomaly>),
     /// The key stands for nothing any more.
     Gone(String),
     /// Written by a newer program: kept, and not looked at.
@@ -132,6 +159,8 @@ impl Record {
             Self::Alert(serde_json::from_slice(value)?)
         } else if key.starts_with(INCIDENT) {
             Self::Incident(serde_json::from_slice(value)?)
+        } else if key == ANOMALY {
+            Self::Anomaly(serde_json::from_slice(value)?)
         } else {
             Self::Unknown
         })
@@ -140,8 +169,9 @@ impl Record {
     /// Its key; of [`Record::Unknown`] none.
     pub fn key(&self) -> String {
         match self {
-            Self::Alert(kept) => format!("{ALERT}{}", kept.alert.id),
+            Self::Alert(kept) => format!("{ALERT}{}", kept.alert.id()),
             Self::Incident(incident) => format!("{INCIDENT}{}", incident.id),
+            Self::Anomaly(_) => ANOMALY.to_owned(),
             Self::Gone(key) => key.clone(),
             Self::Unknown => String::new(),
         }
@@ -155,6 +185,7 @@ impl Record {
         match self {
             Self::Alert(kept) => serde_json::to_vec(kept).map(Some),
             Self::Incident(incident) => serde_json::to_vec(incident).map(Some),
+            Self::Anomaly(anomaly) => serde_json::to_vec(anomaly).map(Some),
             Self::Gone(_) | Self::Unknown => Ok(None),
         }
     }

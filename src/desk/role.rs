@@ -13,9 +13,9 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
 use super::book::Book;
+use super::notice::{Notice, Said};
 use super::record::Record;
 use super::shared::{Role, Shared};
-use crate::core::alert::Alert;
 use crate::kafka::changelog::{self, Changelog, Place};
 use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain};
 use crate::kafka::group::seek;
@@ -30,6 +30,9 @@ const POLL: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(3);
 /// How often it is looked what can be forgotten.
 const FORGET: Duration = Duration::from_secs(3600);
+
+/// Who says what the desk says.
+const BY: &str = concat!("mailfuse ", env!("CARGO_PKG_VERSION"), " (desk)");
 
 /// Why the desk begins anew.
 #[derive(Debug, thiserror::Error)]
@@ -199,6 +202,8 @@ struct Active<'a> {
     book: Book,
     /// What the next transaction writes.
     records: Vec<Record>,
+    /// What it says itself.
+    notices: Vec<Notice>,
     /// Alerts since the last one.
     taken: usize,
     next_offset: i64,
@@ -226,6 +231,7 @@ impl<'a> Active<'a> {
                 Ok(Read::On)
             })?;
         }
+        book.restored();
         let next_offset = start(reader, &t.alerts)?;
         let mut list = TopicPartitionList::new();
         list.add_partition(&t.alerts, 0);
@@ -243,7 +249,17 @@ impl<'a> Active<'a> {
             "this is the active desk"
         );
         let forgot = Instant::now().checked_sub(FORGET).unwrap_or(began);
-        Ok(Self { shared, changelog, book, records: Vec::new(), taken: 0, next_offset, has_moved: false, forgot })
+        Ok(Self {
+            shared,
+            changelog,
+            book,
+            records: Vec::new(),
+            notices: Vec::new(),
+            taken: 0,
+            next_offset,
+            has_moved: false,
+            forgot,
+        })
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>) {
@@ -251,15 +267,18 @@ impl<'a> Active<'a> {
         if message.offset() < self.next_offset {
             return;
         }
-        match serde_json::from_slice::<Alert>(message.payload().unwrap_or_default()) {
-            Ok(alert) => {
-                let records = self.book.take(alert, now_ms());
-                if !records.is_empty() {
-                    self.shared.metrics.desk_alerts.inc();
-                }
-                self.records.extend(records);
+        let before = self.records.len();
+        match serde_json::from_slice::<Said>(message.payload().unwrap_or_default()) {
+            Ok(Said::Account(alert)) => {
+                let taken = self.book.take(*alert, now_ms(), BY);
+                self.records.extend(taken.records);
+                self.notices.extend(taken.notices);
             }
+            Ok(Said::Fleet(notice)) => self.records.extend(self.book.take_notice(*notice, now_ms())),
             Err(e) => unreadable(self.shared, message, &format!("no alert: {e}")),
+        }
+        if self.records.len() > before {
+            self.shared.metrics.desk_alerts.inc();
         }
         self.taken += 1;
         self.next_offset = message.offset() + 1;
@@ -292,6 +311,9 @@ impl<'a> Active<'a> {
             return Err(e);
         }
         self.records.clear();
+        for notice in self.notices.drain(..) {
+            tracing::info!(incident = notice.incident, accounts = notice.accounts.len(), "{:?}", notice.kind);
+        }
         (self.taken, self.has_moved) = (0, false);
         self.shared.alerts_next.store(self.next_offset, Ordering::Release);
         self.shared.metrics.desk_open_incidents.set(self.book.open() as i64);
@@ -302,6 +324,10 @@ impl<'a> Active<'a> {
         for record in &self.records {
             let value = record.value()?;
             self.changelog.put(record.key().as_bytes(), value.as_deref(), ours)?;
+        }
+        for notice in &self.notices {
+            let value = serde_json::to_vec(notice)?;
+            self.changelog.put_beside(&self.shared.kafka.topics.alerts, notice.incident.as_bytes(), &value, ours)?;
         }
         Ok(())
     }

@@ -112,10 +112,29 @@ impl Changelog {
     /// # Errors
     /// As the brokers say, or where nobody waits any more.
     pub fn put(&mut self, key: &[u8], value: Option<&[u8]>, wanted: &dyn Fn() -> bool) -> Result<(), Error> {
-        let mut record = BaseRecord::<[u8], [u8]>::to(&self.place.into).partition(self.place.partition).key(key);
-        if let Some(value) = value {
-            record = record.payload(value);
-        }
+        let record = BaseRecord::<[u8], [u8]>::to(&self.place.into).partition(self.place.partition).key(key);
+        let record = match value {
+            Some(value) => record.payload(value),
+            None => record,
+        };
+        self.send(record, wanted)
+    }
+
+    /// Adds a record to another topic of one partition.
+    ///
+    /// # Errors
+    /// As [`Changelog::put`].
+    pub fn put_beside(
+        &mut self,
+        topic: &str,
+        key: &[u8],
+        value: &[u8],
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        self.send(BaseRecord::<[u8], [u8]>::to(topic).partition(0).key(key).payload(value), wanted)
+    }
+
+    fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>, wanted: &dyn Fn() -> bool) -> Result<(), Error> {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
+use super::notice::Said;
 use super::record::{ALERT, INCIDENT, Record};
 
 /// What brings a database from each version to the next. Never changed once released; a new version is added at the end.
@@ -209,9 +210,14 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
     let done = match record {
         Record::Alert(kept) => {
             let a = &kept.alert;
-            let (kind, severity, json) = (word(&a.kind)?, word(&a.severity)?, serde_json::to_string(a)?);
-            t.prepare_cached("INSERT OR REPLACE INTO alerts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")
-                .and_then(|mut s| s.execute(params![kept.n as i64, a.id, a.incident, a.account, kind, severity, json]))
+            let json = serde_json::to_string(a)?;
+            let (kind, severity) = match a {
+                Said::Account(alert) => (word(&alert.kind)?, word(&alert.severity)?),
+                Said::Fleet(notice) => (word(&notice.kind)?, word(&notice.severity)?),
+            };
+            t.prepare_cached("INSERT OR REPLACE INTO alerts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)").and_then(|mut s| {
+                s.execute(params![kept.n as i64, a.id(), a.incident(), a.account(), kind, severity, json])
+            })
         }
         Record::Incident(i) => {
             let (severity, json) = (word(&i.severity)?, serde_json::to_string(i)?);
@@ -231,7 +237,7 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
             };
             t.prepare_cached(statement).and_then(|mut s| s.execute([id]))
         }
-        Record::Unknown => return Ok(()),
+        Record::Anomaly(_) | Record::Unknown => return Ok(()),
     };
     done.map(|_| ()).map_err(failed)
 }
@@ -275,7 +281,7 @@ mod tests {
         let mut book = Book::default();
         let alerts = include_str!("../../../schemas/examples/alerts.jsonl").lines();
         let account = |l: &&str| l.contains("\"account.");
-        alerts.filter(account).flat_map(|l| book.take(serde_json::from_str(l).unwrap(), 7)).collect()
+        alerts.filter(account).flat_map(|l| book.take(serde_json::from_str(l).unwrap(), 7, "").records).collect()
     }
 
     fn place(next_offset: i64) -> Place {
@@ -342,7 +348,9 @@ mod tests {
         match record {
             Record::Alert(mut kept) => {
                 kept.n = n as u64;
-                kept.alert.id = format!("a-{n}");
+                if let Said::Account(alert) = &mut kept.alert {
+                    alert.id = format!("a-{n}");
+                }
                 Record::Alert(kept)
             }
             other => other,

@@ -1,0 +1,483 @@
+//! What incidents have in common: campaigns, and shifts of the whole stream. Pure; time is event time.
+//!
+//! * A *campaign*: at least [`ACCOUNTS`] accounts flagged within [`TOGETHER_S`] from one client network (/24, /48), or of one
+//!   tenant. A million accounts suffer some ten hijacks a day: three within an hour that share a /24 by chance are not met in
+//!   years. Networks that many share by their nature are in `detect.shared_networks`.
+//! * An *anomaly*: at least [`MANY`] accounts flagged within [`SHIFT_S`], and so many more than this fleet's own last week has
+//!   that chance makes it once in a million (negative binomial, [`crate::core::tail::gamma_poisson`]). Then a receiver is out, a
+//!   relay is listed, or a log has changed its form: one thing to look at, not a thousand.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+
+use super::notice::{self, ACCOUNTS_MAX, AccountShare, Notice, NoticeKind, Reason};
+use super::record::{Anomaly, Incident};
+use crate::core::alert::{Action, Alert, Severity};
+use crate::core::tail;
+use crate::event::Timestamp;
+
+/// Accounts that make a campaign.
+pub const ACCOUNTS: usize = 3;
+/// How near to each other they must be flagged, in seconds.
+pub const TOGETHER_S: u32 = 3600;
+/// Accounts flagged within [`SHIFT_S`] that make an anomaly, at least.
+pub const MANY: usize = 30;
+/// See [`MANY`], in seconds.
+pub const SHIFT_S: u32 = 600;
+/// Decades of surprise that an anomaly needs.
+const DECADES: f64 = 6.0;
+/// The past that it is held against, in seconds.
+const PAST_S: u32 = 7 * 86_400;
+/// What a fleet without a past is taken for: one account in ten minutes, known as well as an hour would tell.
+const PRIOR: (f64, f64) = (6.0, 6.0);
+/// Most of the incidents of an anomaly: at least this share has it in common.
+const COMMON: f64 = 0.6;
+
+/// A flagged account, as far as it may have something in common with others.
+#[derive(Debug, Clone)]
+struct Flag {
+    ts_ms: i64,
+    share: AccountShare,
+    severity: Severity,
+}
+
+/// What the groups say to a new incident.
+#[derive(Debug, Default)]
+pub struct Grouped {
+    /// Incidents that belong to a campaign now, this one among them.
+    pub joined: Vec<(String, String)>,
+    /// Incidents that turn out to be part of an anomaly.
+    pub caught: Vec<String>,
+    /// What is to be said.
+    pub notices: Vec<Notice>,
+    /// How the anomaly stands, where that has changed.
+    pub anomaly: Option<Anomaly>,
+}
+
+/// The recent past of the fleet.
+#[derive(Debug, Default)]
+pub struct Groups {
+    by_key: HashMap<String, Vec<Flag>>,
+    /// Incident to campaign, of those that lie under a key.
+    campaigns: HashMap<String, String>,
+    newest_ms: i64,
+    swept_ms: i64,
+    /// Flags of the last week, and whether they tell what is normal.
+    times: VecDeque<(i64, bool)>,
+    /// The last ones: event time, incident, and what they had.
+    recent: VecDeque<(i64, String, Vec<String>)>,
+    anomaly: Option<Anomaly>,
+}
+
+/// What an incident may share with others.
+pub fn networks(alert: &Alert) -> Vec<String> {
+    let mut networks: Vec<String> =
+        alert.burst.iter().flat_map(|b| &b.client_ips).filter_map(|ip| ip.parse().ok().map(network)).collect();
+    networks.sort_unstable();
+    networks.dedup();
+    networks
+}
+
+fn network(ip: IpAddr) -> String {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, c, ..] = v6.segments();
+            format!("{a:x}:{b:x}:{c:x}::/48")
+        }
+    }
+}
+
+fn keys(incident: &Incident) -> Vec<String> {
+    let mut keys: Vec<String> = incident.networks.iter().map(|n| format!("network {n}")).collect();
+    // An account that is its own customer shares that with nobody.
+    if !incident.tenant.is_empty() && incident.tenant != incident.account {
+        keys.push(format!("tenant {}", incident.tenant));
+    }
+    keys
+}
+
+impl Groups {
+    /// Takes in an incident that stands in the topic, in order of flags.
+    pub fn restore(&mut self, incident: &Incident) {
+        self.remember(incident, incident.recipients, Vec::new());
+    }
+
+    /// Takes in how the last anomaly stood.
+    pub fn restore_anomaly(&mut self, anomaly: Anomaly) {
+        self.anomaly = Some(anomaly);
+    }
+
+    /// The anomaly, where there is one now.
+    pub fn anomaly(&self) -> Option<&Anomaly> {
+        self.anomaly.as_ref().filter(|a| a.until.is_none())
+    }
+
+    fn remember(&mut self, incident: &Incident, recipients: u64, facts: Vec<String>) {
+        let ts_ms = incident.flagged.0;
+        self.newest_ms = self.newest_ms.max(ts_ms);
+        let flag = Flag {
+            ts_ms,
+            share: AccountShare { account: incident.account.clone(), incident: incident.id.clone(), recipients },
+            severity: incident.severity,
+        };
+        // In an anomaly everybody has everything in common.
+        if incident.anomaly.is_none() {
+            for key in keys(incident) {
+                self.by_key.entry(key).or_default().push(flag.clone());
+            }
+            if let Some(campaign) = &incident.campaign {
+                self.campaigns.insert(incident.id.clone(), campaign.clone());
+            }
+        }
+        self.times.push_back((ts_ms, incident.anomaly.is_none()));
+        self.recent.push_back((ts_ms, incident.id.clone(), facts));
+        self.sweep();
+    }
+
+    /// Lets go what is too old to be grouped with.
+    fn sweep(&mut self) {
+        let past_ms = self.newest_ms - i64::from(PAST_S) * 1000;
+        while self.times.front().is_some_and(|(ts_ms, _)| *ts_ms < past_ms) {
+            self.times.pop_front();
+        }
+        let shift_ms = self.newest_ms - i64::from(SHIFT_S) * 1000;
+        while self.recent.front().is_some_and(|(ts_ms, ..)| *ts_ms < shift_ms) {
+            self.recent.pop_front();
+        }
+        let together_ms = i64::from(TOGETHER_S) * 1000;
+        if self.newest_ms - self.swept_ms > together_ms / 4 {
+            self.swept_ms = self.newest_ms;
+            let before_ms = self.newest_ms - together_ms;
+            self.by_key.retain(|_, flags| {
+                flags.retain(|f| f.ts_ms >= before_ms);
+                !flags.is_empty()
+            });
+            let alive: hashbrown::HashSet<&str> = self.by_key.values().flatten().map(|f| &*f.share.incident).collect();
+            self.campaigns.retain(|incident, _| alive.contains(&**incident));
+        }
+    }
+
+    /// Takes a new incident, and says what it has in common with others. `by` names the program.
+    pub fn take(&mut self, incident: &Incident, alert: &Alert, by: &str) -> Grouped {
+        let mut grouped = Grouped::default();
+        self.remember(incident, alert.burst.as_ref().map_or(0, |b| b.recipients), facts(alert));
+        self.shift(incident.flagged, by, &mut grouped);
+        if self.anomaly().is_none() {
+            self.join(incident, by, &mut grouped);
+        }
+        grouped
+    }
+
+    fn join(&mut self, incident: &Incident, by: &str, grouped: &mut Grouped) {
+        let before_ms = self.newest_ms - i64::from(TOGETHER_S) * 1000;
+        for key in keys(incident) {
+            let Some(flags) = self.by_key.get_mut(&key) else { continue };
+            flags.retain(|f| f.ts_ms >= before_ms);
+            let mut accounts: Vec<&str> = flags.iter().map(|f| &*f.share.account).collect();
+            accounts.sort_unstable();
+            accounts.dedup();
+            let count = accounts.len();
+            if count < ACCOUNTS {
+                continue;
+            }
+            let known = flags.iter().find_map(|f| self.campaigns.get(&f.share.incident)).cloned();
+            let campaign = match &known {
+                Some(known) => known.clone(),
+                None => {
+                    let first = flags.first().map(|f| f.share.incident.clone()).unwrap_or_default();
+                    notice::id('c', &[&key, &first])
+                }
+            };
+            for flag in flags.iter().filter(|f| !self.campaigns.contains_key(&f.share.incident)) {
+                grouped.joined.push((flag.share.incident.clone(), campaign.clone()));
+            }
+            if known.is_none() {
+                grouped.notices.push(formed(&key, &campaign, flags, count, incident.flagged, by));
+            }
+            self.campaigns.extend(grouped.joined.iter().cloned());
+            return;
+        }
+    }
+
+    /// Before an incident is taken that was flagged at `ts`: whether the anomaly is over by then.
+    pub fn settle(&mut self, ts: Timestamp) -> Option<Anomaly> {
+        let since_ms = self.newest_ms.max(ts.0) - i64::from(SHIFT_S) * 1000;
+        // With the one to come.
+        let now = 1 + self.times.iter().rev().take_while(|(ts_ms, _)| *ts_ms >= since_ms).count();
+        let anomaly = self.anomaly.as_mut().filter(|a| a.until.is_none() && now < MANY / 2)?;
+        anomaly.until = Some(ts);
+        Some(anomaly.clone())
+    }
+
+    /// Looks whether the stream has changed.
+    fn shift(&mut self, ts: Timestamp, by: &str, grouped: &mut Grouped) {
+        let since_ms = self.newest_ms - i64::from(SHIFT_S) * 1000;
+        let now = self.times.iter().rev().take_while(|(ts_ms, _)| *ts_ms >= since_ms).count();
+        if let Some(anomaly) = self.anomaly.as_mut().filter(|a| a.until.is_none()) {
+            anomaly.incidents += 1;
+            grouped.anomaly = Some(anomaly.clone());
+            return;
+        }
+        if now < MANY {
+            return;
+        }
+        let normal: Vec<i64> =
+            self.times.iter().filter(|(ts_ms, n)| *n && *ts_ms < since_ms).map(|(t, _)| *t).collect();
+        let spans = normal.first().map_or(0.0, |first| (since_ms - first) as f64 / f64::from(SHIFT_S) / 1000.0);
+        let (shape, rate) = (PRIOR.0 + normal.len() as f64, PRIOR.1 + spans);
+        let decades = tail::gamma_poisson(now as f64, 1.0, shape, rate);
+        if decades < DECADES {
+            return;
+        }
+        let limit = tail::gamma_poisson_limit(DECADES, 1.0, shape, rate).max(MANY as f64);
+        let id = notice::id('s', &["stream.anomaly", &self.newest_ms.to_string()]);
+        let anomaly = Anomaly { v: 1, id: id.clone(), since: ts, until: None, incidents: now as u64 };
+        for (ts_ms, is_normal) in self.times.iter_mut().rev() {
+            if *ts_ms < since_ms {
+                break;
+            }
+            *is_normal = false;
+        }
+        let expected = rounded(shape / rate);
+        let mut evidence = vec![Reason {
+            signal: "flagged_accounts".to_owned(),
+            window_s: SHIFT_S,
+            observed: now as f64,
+            expected,
+            limit: rounded(limit),
+            weight: rounded(decades),
+            text: format!(
+                "{now} accounts were flagged within {} min; this fleet normally has {expected}; {} would have sufficed",
+                SHIFT_S / 60,
+                rounded(limit)
+            ),
+        }];
+        evidence.extend(self.common());
+        grouped.notices.push(Notice {
+            v: 1,
+            id: notice::id('n', &["stream.anomaly", &id]),
+            kind: NoticeKind::Anomaly,
+            ts,
+            severity: Severity::Critical,
+            incident: id,
+            campaign: None,
+            accounts: Vec::new(),
+            evidence,
+            relays: Vec::new(),
+            action: Action::None,
+            by: by.to_owned(),
+        });
+        grouped.caught = self.recent.iter().map(|(_, incident, _)| incident.clone()).collect();
+        grouped.anomaly = Some(anomaly.clone());
+        self.anomaly = Some(anomaly);
+        self.by_key.clear();
+        self.campaigns.clear();
+    }
+
+    /// What most of the last incidents share.
+    fn common(&self) -> Vec<Reason> {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for fact in self.recent.iter().flat_map(|(.., facts)| facts) {
+            *counts.entry(fact).or_default() += 1;
+        }
+        let all = self.recent.len().max(1) as f64;
+        let mut common: Vec<(usize, &str)> =
+            counts.into_iter().filter(|(_, n)| *n as f64 >= COMMON * all).map(|(fact, n)| (n, fact)).collect();
+        common.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+        let reason = |(n, fact): (usize, &str)| Reason {
+            signal: "in_common".to_owned(),
+            window_s: SHIFT_S,
+            observed: n as f64,
+            expected: 0.0,
+            limit: rounded(COMMON * all),
+            weight: 0.0,
+            text: format!("{n} of {all} {fact}"),
+        };
+        common.into_iter().take(5).map(reason).collect()
+    }
+}
+
+/// What may be common to the incidents of a shift.
+fn facts(alert: &Alert) -> Vec<String> {
+    let mut facts: Vec<String> = alert.relays.iter().take(1).map(|r| format!("went through {}", r.relay)).collect();
+    if let Some(first) = alert.evidence.first() {
+        facts.push(format!("were flagged for {}", word(&first.signal)));
+    }
+    let domains = alert.burst.iter().flat_map(|b| b.top_domains.first());
+    facts.extend(domains.map(|d| format!("wrote mostly to {}", d.domain)));
+    facts
+}
+
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn rounded(x: f64) -> f64 {
+    (x * 100.0).round() / 100.0
+}
+
+fn formed(key: &str, campaign: &str, flags: &[Flag], count: usize, ts: Timestamp, by: &str) -> Notice {
+    let (what, name) = key.split_once(' ').unwrap_or((key, ""));
+    Notice {
+        v: 1,
+        id: notice::id('n', &["campaign", campaign]),
+        kind: NoticeKind::Campaign,
+        ts,
+        severity: flags.iter().map(|f| f.severity).max().unwrap_or(Severity::Warning),
+        incident: campaign.to_owned(),
+        campaign: Some(campaign.to_owned()),
+        accounts: flags.iter().take(ACCOUNTS_MAX).map(|f| f.share.clone()).collect(),
+        evidence: vec![Reason {
+            signal: format!("same_{what}"),
+            window_s: TOGETHER_S,
+            observed: count as f64,
+            expected: 1.0,
+            limit: ACCOUNTS as f64,
+            weight: 0.0,
+            text: format!(
+                "{count} accounts of the same {what} ({name}) were flagged within {} h; {ACCOUNTS} would have sufficed",
+                TOGETHER_S / 3600
+            ),
+        }],
+        relays: Vec::new(),
+        action: Action::None,
+        by: by.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desk::book::Book;
+    use crate::desk::book::tests::flagged;
+    use crate::desk::record::Record;
+
+    const MINUTE: i64 = 60_000;
+
+    /// Takes alerts and gives what the desk says of them.
+    fn said(book: &mut Book, alerts: impl IntoIterator<Item = Alert>) -> Vec<Notice> {
+        alerts.into_iter().flat_map(|a| book.take(a, 0, "test").notices).collect()
+    }
+
+    fn from(n: u32, at_ms: i64, ip: &str) -> Alert {
+        let mut alert = flagged(n, at_ms);
+        alert.burst.as_mut().unwrap().client_ips = vec![ip.to_owned()];
+        alert
+    }
+
+    #[test]
+    fn three_accounts_from_one_network_are_a_campaign_said_once() {
+        let mut book = Book::default();
+        let alerts = (0..6).map(|n| from(n, i64::from(n) * MINUTE, &format!("203.0.113.{n}")));
+        let notices = said(&mut book, alerts);
+        assert_eq!(notices.len(), 1, "{notices:#?}");
+        let notice = &notices[0];
+        assert_eq!(notice.kind, NoticeKind::Campaign);
+        let names: Vec<&str> = notice.accounts.iter().map(|a| &*a.account).collect();
+        assert_eq!(names, ["user0@t0.example", "user1@t1.example", "user2@t2.example"]);
+        assert_eq!((notice.evidence[0].signal.as_str(), notice.evidence[0].observed), ("same_network", 3.0));
+        for n in 0..6 {
+            assert_eq!(book.incident(&format!("i-{n}")).unwrap().campaign, notice.campaign, "{n}");
+        }
+    }
+
+    #[test]
+    fn far_apart_or_from_elsewhere_is_no_campaign() {
+        let mut book = Book::default();
+        let far = (0..6).map(|n| from(n, i64::from(n) * 40 * MINUTE, "203.0.113.9"));
+        assert_eq!(said(&mut book, far), []);
+        let mut book = Book::default();
+        let elsewhere = (0..6).map(|n| from(n, i64::from(n) * MINUTE, &format!("203.0.{n}.9")));
+        assert_eq!(said(&mut book, elsewhere), []);
+        // One account, again and again, is not several.
+        let mut book = Book::default();
+        let same = (0..6).map(|n| {
+            let mut alert = from(n, i64::from(n) * MINUTE, "203.0.113.9");
+            alert.account = "one@t.example".to_owned();
+            alert
+        });
+        assert_eq!(said(&mut book, same), []);
+    }
+
+    #[test]
+    fn accounts_of_one_tenant_are_a_campaign_unless_each_is_its_own() {
+        let of = |tenant: fn(&Alert) -> String| {
+            move |n: u32| {
+                let mut alert = from(n, 0, &format!("203.0.{n}.9"));
+                alert.tenant = tenant(&alert);
+                alert
+            }
+        };
+        let notices = said(&mut Book::default(), (0..3).map(of(|_| "school.example".to_owned())));
+        assert_eq!(notices[0].evidence[0].signal, "same_tenant");
+        assert_eq!(said(&mut Book::default(), (0..9).map(of(|a| a.account.clone()))), []);
+    }
+
+    #[test]
+    fn a_shift_of_the_stream_is_one_notice_that_says_what_is_common() {
+        let mut book = Book::default();
+        // A week in which two accounts are flagged a day.
+        let quiet = (0..14).map(|n| from(n, i64::from(n) * 12 * 60 * MINUTE, &format!("10.{n}.0.1")));
+        assert_eq!(said(&mut book, quiet), []);
+        let day = 7 * 24 * 60 * MINUTE;
+        let storm = (100..1100).map(|n| from(n, day + i64::from(n) * 300, &format!("10.{}.{}.1", n % 250, n / 250)));
+        let notices = said(&mut book, storm);
+        assert_eq!(notices.len(), 1, "{notices:#?}");
+        let notice = &notices[0];
+        assert_eq!((notice.kind, notice.severity), (NoticeKind::Anomaly, Severity::Critical));
+        assert_eq!(notice.evidence[0].observed, MANY as f64);
+        assert!(notice.evidence.iter().any(|r| r.text.contains("went through")), "{notice:#?}");
+        let anomaly = book.incident("i-1099").unwrap().anomaly.clone();
+        assert_eq!(anomaly.as_deref(), Some(&*notice.incident));
+        // When it is over, single flags are single flags again.
+        let after = (2000..2003).map(|n| from(n, day + 300 * MINUTE + i64::from(n) * MINUTE, "203.0.113.9"));
+        let notices = said(&mut book, after);
+        assert_eq!(notices.iter().map(|n| n.kind).collect::<Vec<_>>(), [NoticeKind::Campaign]);
+    }
+
+    #[test]
+    fn a_busy_fleet_is_no_anomaly() {
+        let mut book = Book::default();
+        // Forty in ten minutes, all week: as usual.
+        let busy = (0..8000).map(|n| from(n, i64::from(n) * 15_000, &format!("10.{}.{}.1", n % 250, n / 250 % 250)));
+        let notices = said(&mut book, busy);
+        assert!(notices.len() <= 1, "the first hours may surprise: {}", notices.len());
+    }
+
+    #[test]
+    fn whoever_takes_over_says_the_same() {
+        let alerts: Vec<Alert> = (0..200)
+            .map(|n| from(n, i64::from(n) * MINUTE, &format!("203.0.{}.9", n % 15)))
+            .chain((200..300).map(|n| from(n, 200 * MINUTE + i64::from(n) * 1000, "198.51.100.7")))
+            .collect();
+        let (mut one, mut topic) = (Book::default(), Vec::<Record>::new());
+        let mut whole = Vec::new();
+        for alert in &alerts {
+            let taken = one.take(alert.clone(), 0, "test");
+            whole.extend(taken.notices);
+            topic.extend(taken.records);
+        }
+        assert!(whole.len() > 3);
+        for cut in (0..alerts.len()).step_by(17) {
+            let (mut first, mut topic) = (Book::default(), Vec::<Record>::new());
+            let mut notices = Vec::new();
+            for alert in &alerts[..cut] {
+                let taken = first.take(alert.clone(), 0, "test");
+                notices.extend(taken.notices);
+                topic.extend(taken.records);
+            }
+            let mut next = Book::default();
+            topic.into_iter().for_each(|r| next.restore(r));
+            next.restored();
+            notices.extend(said(&mut next, alerts[cut..].iter().cloned()));
+            let ids = |notices: &[Notice]| notices.iter().map(|n| n.id.clone()).collect::<Vec<_>>();
+            assert_eq!(ids(&notices), ids(&whole), "taken over at {cut}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What the desk itself says, in the form of an alert: `campaign` and `stream.anomaly`. It goes to the alerts topic as the
+//! detector's alerts do, and comes back from there to be numbered and delivered.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::core::alert::{Action, Alert, RelayShare, Severity};
+use crate::event::Timestamp;
+
+/// Accounts that one notice names at most; its evidence has the full number.
+pub const ACCOUNTS_MAX: usize = 100;
+
+/// Something about several accounts. Field order is the written order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Always 1.
+    pub v: u8,
+    /// The same however often it is made.
+    pub id: String,
+    /// What is said.
+    pub kind: NoticeKind,
+    /// Event time that decided it.
+    pub ts: Timestamp,
+    /// How bad: of a campaign the worst of its incidents.
+    pub severity: Severity,
+    /// The campaign or anomaly: all that is said of one shares it.
+    pub incident: String,
+    /// Of a campaign: the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<String>,
+    /// Who, at most [`ACCOUNTS_MAX`], in order of their flags.
+    pub accounts: Vec<AccountShare>,
+    /// Why.
+    pub evidence: Vec<Reason>,
+    /// Empty: the incidents have theirs.
+    pub relays: Vec<RelayShare>,
+    /// What is recommended.
+    pub action: Action,
+    /// Program version.
+    pub by: String,
+}
+
+/// What a notice says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum NoticeKind {
+    /// Accounts flagged within a short time have something in common.
+    #[serde(rename = "campaign")]
+    Campaign,
+    /// So many accounts are flagged that the stream has changed, not its accounts.
+    #[serde(rename = "stream.anomaly")]
+    Anomaly,
+}
+
+/// One account of a notice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountShare {
+    /// The account as folded.
+    pub account: String,
+    /// Its incident.
+    pub incident: String,
+    /// Recipients of its burst when it was flagged.
+    pub recipients: u64,
+}
+
+/// One reason, as [`crate::core::alert::Evidence`] is one, with signals of several accounts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    /// What was measured.
+    pub signal: String,
+    /// Over how many seconds.
+    pub window_s: u32,
+    /// The measured value.
+    pub observed: f64,
+    /// What is normal.
+    pub expected: f64,
+    /// What would have sufficed.
+    pub limit: f64,
+    /// Decades of surprise; 0 where none was computed.
+    pub weight: f64,
+    /// A sentence a person can read; every number in it is a field.
+    pub text: String,
+}
+
+/// Whatever stands in the alerts topic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Said {
+    /// By the detector, about an account.
+    Account(Box<Alert>),
+    /// By the desk, about several.
+    Fleet(Box<Notice>),
+}
+
+impl Said {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Account(alert) => &alert.id,
+            Self::Fleet(notice) => &notice.id,
+        }
+    }
+
+    /// What it belongs to.
+    pub fn incident(&self) -> &str {
+        match self {
+            Self::Account(alert) => &alert.incident,
+            Self::Fleet(notice) => &notice.incident,
+        }
+    }
+
+    /// The account that it is about; empty where there are several.
+    pub fn account(&self) -> &str {
+        match self {
+            Self::Account(alert) => &alert.account,
+            Self::Fleet(_) => "",
+        }
+    }
+}
+
+/// An id: the first 16 bytes of the SHA-256 of its parts, after a letter that says what it names.
+pub fn id(letter: char, parts: &[&str]) -> String {
+    use std::fmt::Write as _;
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let mut id = format!("{letter}-");
+    for byte in &hash.finalize()[..16] {
+        let _ = write!(id, "{byte:02x}");
+    }
+    id
+}
