@@ -188,3 +188,31 @@ fn at_the_limit_of_memory_partitions_pause_and_go_on_when_it_is_raised() {
     wait_until("nothing was forgotten", LIMIT, || instance.metric("mailfuse_accounts", "") == 12_000.0);
     instance.await_ready();
 }
+
+#[test]
+fn a_topic_that_vanishes_is_named_and_one_made_anew_is_not_taken_for_it() {
+    let Some(broker) = Broker::shared() else { return };
+    let d = Deployment::new(broker, "vanishing", 2);
+    publish(&d, 0, 60);
+    let mut instance = d.start("one");
+    d.await_done(WORK);
+    broker.delete_topics(&[&d.topic("events")]);
+    let words = [&*d.topic("events"), "does not exist", "mailfuse topics create"];
+    wait_until("it says what is missing", WORK, || words.iter().all(|w| instance.log().contains(w)));
+    wait_until("the metric counts it", WORK, || {
+        instance.metric("mailfuse_broker_errors_total", "kind=\"unknown_topic\"") > 0.0
+    });
+    assert!(instance.is_running(), "it waits for somebody to mend it");
+    // Made anew it has other events at the same offsets: what is stored does not go with them.
+    broker.topic(&d.topic("events"), 2, &[("message.timestamp.type", "LogAppendTime")]);
+    publish(&d, 60, 70);
+    wait_until("its partitions are halted", WORK, || {
+        instance.metric("mailfuse_partition_halted", "reason=\"offset_out_of_range\"") == 2.0
+    });
+    check_words(&instance.get("/readyz").1, &[&d.topic("events"), "--accept-gap"]);
+    // The operator decides.
+    assert!(instance.terminate().success());
+    let again = d.start_with("one", &["--accept-gap"]);
+    d.await_done(WORK);
+    assert_eq!(again.metric("mailfuse_events_total", ""), 10.0);
+}
