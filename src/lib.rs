@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod demo;
+pub mod desk;
 pub mod event;
 pub mod input;
 pub mod kafka;

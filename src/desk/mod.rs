@@ -1,0 +1,3 @@
+//! The desk: what makes alerts arrive at people and systems.
+
+pub mod webhook;
