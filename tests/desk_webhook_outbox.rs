@@ -127,7 +127,7 @@ fn an_incident_goes_in_order_and_others_do_not_wait_for_it() {
 fn a_circuit_probes_one_at_a_time_and_uses_up_nothing() {
     let mut outbox = one();
     for n in 1..=20 {
-        outbox.add(delivery(n, &format!("i{n}"), 1, BEGIN_MS)).unwrap();
+        outbox.add(delivery(n, &format!("i{n}"), n, BEGIN_MS)).unwrap();
     }
     let (mut now, mut probes) = (BEGIN_MS, Vec::new());
     let first = outbox.due(now);

@@ -10,20 +10,20 @@
 //! * A webhook id never changes, nor does the message behind it once an attempt has begun: receivers de-duplicate by the id.
 //! * In order within an incident: a message starts only when the one before it was delivered or is dead.
 
-// pub mod address;
-// pub mod body;
-// pub mod client;
-// pub mod grouping;
+pub mod address;
+pub mod body;
+pub mod client;
+pub mod grouping;
 pub mod outbox;
 pub mod outcome;
 pub mod record;
 pub mod settings;
 pub mod sign;
 
-// mod alertmanager;
+mod alertmanager;
 mod lane;
-// mod native;
-// mod pagerduty;
+mod native;
+mod pagerduty;
 mod quiet;
-// mod slack;
-// mod text;
+mod slack;
+mod text;

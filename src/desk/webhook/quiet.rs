@@ -36,7 +36,7 @@ impl QuietHours {
     pub fn end_ms(&self, now_ms: i64) -> Option<i64> {
         let (from, to) = self.times()?;
         let zone = TimeZone::get(&self.zone).ok()?;
-        let now = jiff::Zoned::new(jiff::Timestamp::from_millisecond(now_ms).ok()?, zone.clone());
+        let now = zone.to_datetime(jiff::Timestamp::from_millisecond(now_ms).ok()?);
         let time = now.time();
         let quiet = if from < to { from <= time && time < to } else { from <= time || time < to };
         if !quiet {
