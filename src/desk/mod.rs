@@ -15,6 +15,7 @@ pub mod record;
 mod role;
 pub mod settings;
 mod shared;
+pub mod webhook;
 
 pub use settings::Settings;
 

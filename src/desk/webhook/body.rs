@@ -1,0 +1,402 @@
+//! From a message to the HTTP request that says it.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::core::alert::{Action, Alert, AlertKind, Evidence, Pattern, Severity};
+use crate::event::Timestamp;
+
+use super::grouping::Storm;
+use super::settings::{Endpoint, Format};
+use super::sign::{self, Keys};
+use super::text::{clean, number};
+use super::{alertmanager, native, pagerduty, slack};
+
+/// What is said to an endpoint. Only `id`, `kind`, `at` and what is in `what` reach the body: the same message gives the same body.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// The webhook id.
+    pub id: String,
+    /// `account.flagged`, …: the newest alert's kind; `storm`; of [`What::Other`] its own.
+    pub kind: String,
+    /// Event time of what is said.
+    pub at: Timestamp,
+    /// How bad.
+    pub severity: Severity,
+    /// What later messages about the same refer to.
+    pub incident: String,
+    /// Where more is to be seen, a URL; empty: nowhere.
+    pub link: String,
+    /// What is said.
+    pub what: What,
+}
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// One alert (`deliver = "every"`).
+    Alert(Box<Alert>),
+    /// An incident as it stands (`deliver = "grouped"`).
+    Incident(Box<Incident>),
+    /// Many incidents at once.
+    Storm(Storm),
+    /// Anything else: a campaign, an anomaly of the stream, a test.
+    Other {
+        /// A sentence.
+        summary: String,
+        /// Whether it is over.
+        over: bool,
+        /// The numbers, for programs.
+        data: Value,
+    },
+}
+
+/// An incident as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Incident {
+    /// The account as folded.
+    pub account: String,
+    /// The customer it belongs to.
+    pub tenant: String,
+    /// Where it stands.
+    pub state: IncidentState,
+    /// Its alerts, oldest first; the older ones are left out where there is no room.
+    pub alerts: Vec<Alert>,
+    /// Totals.
+    pub counts: Counts,
+}
+
+/// Where an incident stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IncidentState {
+    /// Nobody has taken it.
+    Open,
+    /// Somebody has.
+    Acknowledged,
+    /// The burst is over, or it is resolved.
+    Cleared,
+}
+
+/// Totals of an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Counts {
+    /// Alerts so far.
+    pub alerts: u64,
+    /// Messages of the burst.
+    pub messages: u64,
+    /// Recipients of the burst.
+    pub recipients: u64,
+    /// Recipients never written to before.
+    pub new_recipients: u64,
+    /// Refused recipients.
+    pub bounced: u64,
+}
+
+/// An HTTP request: POST.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Where to.
+    pub url: String,
+    /// Names in lower case, and values.
+    pub headers: Vec<(&'static str, String)>,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+/// It may hold a secret in its address (Slack) and its body (PagerDuty).
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request({} bytes)", self.body.len())
+    }
+}
+
+/// A message that cannot be said.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotRender {
+    /// PagerDuty without its key.
+    #[error("a PagerDuty endpoint needs its routing key")]
+    NoRoutingKey,
+    /// A defect.
+    #[error("the message is no JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Renders and signs a message. `now_s`: Unix seconds, which the signature covers.
+///
+/// # Errors
+/// Where the format needs a key that is not there.
+pub fn prepare(endpoint: &Endpoint, keys: &Keys, message: &Message, now_s: i64) -> Result<Request, CannotRender> {
+    let body = render(endpoint, keys, message)?;
+    let mut headers = vec![
+        ("content-type", "application/json".to_owned()),
+        ("user-agent", concat!("mailfuse/", env!("CARGO_PKG_VERSION")).to_owned()),
+        ("webhook-id", message.id.clone()),
+        ("webhook-timestamp", now_s.to_string()),
+    ];
+    let signature = sign::sign(keys, &message.id, now_s, &body);
+    if !signature.is_empty() {
+        headers.push(("webhook-signature", signature));
+    }
+    let url = match endpoint.format {
+        Format::Alertmanager => alertmanager::url(endpoint.address()),
+        Format::Native | Format::Slack | Format::Pagerduty => endpoint.address().to_owned(),
+    };
+    Ok(Request { url, headers, body })
+}
+
+/// The body: at most [`Endpoint::body_bytes_max`] bytes of JSON. What does not fit is cut, samples and evidence first.
+///
+/// # Errors
+/// Where the format needs a key that is not there.
+pub fn render(endpoint: &Endpoint, keys: &Keys, message: &Message) -> Result<Vec<u8>, CannotRender> {
+    let bytes_max = endpoint.body_bytes_max;
+    match endpoint.format {
+        Format::Native => Ok(native::render(message, bytes_max)?),
+        Format::Slack => shrunk(message, bytes_max, |face| Ok(slack::render(face))),
+        Format::Alertmanager => shrunk(message, bytes_max, |face| Ok(alertmanager::render(face))),
+        Format::Pagerduty => {
+            let key = keys.routing_key.as_ref().ok_or(CannotRender::NoRoutingKey)?;
+            shrunk(message, bytes_max, |face| Ok(pagerduty::render(face, key.reveal())))
+        }
+    }
+}
+
+fn shrunk(
+    message: &Message,
+    bytes_max: usize,
+    render: impl Fn(&Face) -> Result<Value, CannotRender>,
+) -> Result<Vec<u8>, CannotRender> {
+    let mut face = Face::of(message);
+    loop {
+        let body = serde_json::to_vec(&render(&face)?)?;
+        if body.len() <= bytes_max || !face.cut() {
+            return Ok(body);
+        }
+    }
+}
+
+/// Characters of a name that are shown.
+const NAME_CHARS: usize = 200;
+/// Characters of a name that are shown where there is little room.
+pub(super) const NAME_CHARS_LEAST: usize = 60;
+/// Characters of a sentence that are shown.
+const SENTENCE_CHARS: usize = 500;
+/// Reasons that are shown.
+const LINES_MAX: usize = 5;
+/// Names in a list that are shown.
+const LISTED_MAX: usize = 5;
+
+/// What a message is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    Account,
+    Storm,
+    Other,
+}
+
+/// A message for people's eyes: every text is clean and short.
+#[derive(Debug, Clone)]
+pub(super) struct Face {
+    pub(super) subject: Subject,
+    pub(super) kind: String,
+    pub(super) title: String,
+    pub(super) severity: Severity,
+    /// Whether a warning became critical just now, so that what was said of the warning is no longer so.
+    pub(super) escalated: bool,
+    pub(super) state: IncidentState,
+    pub(super) account: Option<String>,
+    pub(super) tenant: Option<String>,
+    pub(super) pattern: Option<&'static str>,
+    /// Reasons, strongest first.
+    pub(super) lines: Vec<String>,
+    /// What else is known, most important first: name and value.
+    pub(super) facts: Vec<(&'static str, String)>,
+    pub(super) since: Timestamp,
+    pub(super) at: Timestamp,
+    pub(super) incident: String,
+    pub(super) link: String,
+}
+
+impl Face {
+    fn of(message: &Message) -> Self {
+        let mut face = Self {
+            subject: Subject::Other,
+            kind: clean(&message.kind, 64),
+            title: String::new(),
+            severity: message.severity,
+            escalated: message.kind == "account.escalated",
+            state: IncidentState::Open,
+            account: None,
+            tenant: None,
+            pattern: None,
+            lines: Vec::new(),
+            facts: Vec::new(),
+            since: message.at,
+            at: message.at,
+            incident: clean(&message.incident, NAME_CHARS),
+            link: link(&message.link),
+        };
+        match &message.what {
+            What::Alert(alert) => {
+                let cleared = alert.kind == AlertKind::Cleared;
+                let state = if cleared { IncidentState::Cleared } else { IncidentState::Open };
+                face.of_account(&alert.account, &alert.tenant, state, alert, alert);
+            }
+            What::Incident(incident) => {
+                let newest = incident.alerts.last();
+                // A cleared one has no evidence of its own.
+                let telling = incident.alerts.iter().rev().find(|alert| !alert.evidence.is_empty()).or(newest);
+                match (newest, telling) {
+                    (Some(newest), Some(telling)) => {
+                        face.of_account(&incident.account, &incident.tenant, incident.state, newest, telling);
+                    }
+                    _ => {
+                        face.title = clean(&incident.account, NAME_CHARS);
+                        face.state = incident.state;
+                    }
+                }
+                face.escalated |= incident.alerts.iter().any(|alert| alert.kind == AlertKind::Escalated);
+            }
+            What::Storm(storm) => face.of_storm(storm),
+            What::Other { summary, over, .. } => {
+                face.title = clean(summary, SENTENCE_CHARS);
+                face.state = if *over { IncidentState::Cleared } else { IncidentState::Open };
+            }
+        }
+        face
+    }
+
+    fn of_account(&mut self, account: &str, tenant: &str, state: IncidentState, newest: &Alert, telling: &Alert) {
+        let account = clean(account, NAME_CHARS);
+        self.subject = Subject::Account;
+        self.title = match state {
+            IncidentState::Cleared => format!("Cleared: {account}"),
+            IncidentState::Acknowledged => format!("Acknowledged: {account}"),
+            IncidentState::Open => format!("{}: {account} {}", severity(self.severity), looks(telling.pattern)),
+        };
+        self.state = state;
+        self.pattern = Some(pattern(telling.pattern));
+        let sentence = |evidence: &Evidence| clean(&evidence.text, SENTENCE_CHARS);
+        self.lines = telling.evidence.iter().take(LINES_MAX).map(sentence).collect();
+        let mut facts = vec![("Account", account.clone()), ("Customer", clean(tenant, NAME_CHARS))];
+        if let Some(burst) = newest.burst.as_ref().or(telling.burst.as_ref()) {
+            self.since = burst.first_ts.min(self.at);
+            facts.push(("Since", self.since.to_string()));
+            let (recipients, new) = (number(burst.recipients), number(burst.new_recipients));
+            facts.push(("Recipients", format!("{recipients}, {new} of them new, {} refused", number(burst.bounced))));
+            facts.push(("Messages", number(burst.messages)));
+            facts.push(("From", list(burst.client_ips.iter())));
+        }
+        facts.push(("Relays", list(telling.relays.iter().map(|share| &share.relay))));
+        facts.push(("Do", action(newest.action).to_owned()));
+        if let Some(burst) = &newest.burst {
+            facts.push(("Queue ids", list(burst.queue_ids.iter())));
+        }
+        facts.retain(|(_, value)| !value.is_empty());
+        self.facts = facts;
+        self.tenant = Some(clean(tenant, NAME_CHARS));
+        self.account = Some(account);
+    }
+
+    fn of_storm(&mut self, storm: &Storm) {
+        self.subject = Subject::Storm;
+        let (critical, warning) = (number(storm.critical), number(storm.warning));
+        self.title = format!("Storm: {} alerts, {critical} critical, {warning} warnings", number(storm.alerts()));
+        self.since = storm.first_ts;
+        let line = |top: &super::grouping::Top| {
+            let (account, tenant) = (clean(&top.account, NAME_CHARS), clean(&top.tenant, NAME_CHARS));
+            format!("{account} ({tenant}): {} recipients, {}", number(top.recipients), severity(top.severity))
+        };
+        self.lines = storm.top.iter().map(line).collect();
+        self.facts = vec![
+            ("Since", storm.first_ts.to_string()),
+            ("Until", storm.last_ts.to_string()),
+            ("Recipients", number(storm.recipients)),
+        ];
+        let kinds = storm.kinds.iter().map(|(kind, n)| format!("{} {}", number(*n), clean(kind, 64)));
+        self.facts.push(("Kinds", kinds.collect::<Vec<_>>().join(", ")));
+    }
+
+    /// Leaves out what is missed least; false where nothing is left that can be.
+    fn cut(&mut self) -> bool {
+        if self.lines.pop().is_some() {
+            return true;
+        }
+        if self.facts.len() > 2 {
+            self.facts.pop();
+            return true;
+        }
+        let texts = [Some(&mut self.title), self.account.as_mut(), self.tenant.as_mut(), Some(&mut self.incident)];
+        let texts = texts.into_iter().flatten().chain(self.facts.iter_mut().map(|(_, value)| value));
+        let mut cut = false;
+        for text in texts.filter(|text| text.chars().nth(NAME_CHARS_LEAST).is_some()) {
+            *text = clean(text, NAME_CHARS_LEAST);
+            cut = true;
+        }
+        if !cut && self.link.len() > 500 {
+            self.link.clear();
+            return true;
+        }
+        cut || self.facts.pop().is_some()
+    }
+}
+
+/// A link that stays one wherever it is put: what would end it is percent-encoded.
+fn link(url: &str) -> String {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '"' | '|' | '`' | '\\' | '^' | '{' | '}');
+    let mut out = String::new();
+    for c in url.chars() {
+        if plain(c) {
+            out.push(c);
+        } else {
+            c.encode_utf8(&mut [0; 4]).bytes().for_each(|b| out.push_str(&format!("%{b:02X}")));
+        }
+    }
+    // A link that is cut leads elsewhere.
+    if out.len() > 2000 { String::new() } else { out }
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<_> = names.map(|name| clean(name, 60)).collect();
+    let more = names.len().saturating_sub(LISTED_MAX);
+    let shown = names[..names.len() - more].join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
+pub(super) fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Critical => "Critical",
+        Severity::Warning => "Warning",
+    }
+}
+
+fn pattern(pattern: Pattern) -> &'static str {
+    match pattern {
+        Pattern::Hijack => "hijack",
+        Pattern::Bulk => "bulk",
+        Pattern::Script => "script",
+        Pattern::Forwarding => "forwarding",
+        Pattern::Unclear => "unclear",
+    }
+}
+
+fn looks(pattern: Pattern) -> &'static str {
+    match pattern {
+        Pattern::Hijack => "looks hijacked",
+        Pattern::Bulk => "sends to a list",
+        Pattern::Script => "looks like a script that runs away",
+        Pattern::Forwarding => "passes on mail that is refused",
+        Pattern::Unclear => "sends as it never did",
+    }
+}
+
+fn action(action: Action) -> &'static str {
+    match action {
+        Action::Throttle => "throttle the account",
+        Action::SuspendAccount => "suspend the account",
+        Action::None => "",
+    }
+}
