@@ -18,6 +18,7 @@ mod stop;
 mod summary;
 mod table;
 mod topics;
+mod webhook;
 
 use std::io;
 use std::process::ExitCode;
@@ -45,6 +46,8 @@ enum Command {
     Run(run::Arguments),
     /// Make incidents of alerts, without a detector beside it; copy its database
     Desk(desk::Arguments),
+    /// Try the endpoints that alerts are sent to, and have messages sent again
+    Webhook(webhook::Arguments),
     /// Write logs or events to the topic that `run` reads
     Publish(publish::Arguments),
     /// Look at records that could not be read, and publish again those that now can be
@@ -94,6 +97,7 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Desk(arguments) => desk::run(&arguments),
+        Command::Webhook(arguments) => webhook::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Rejects(arguments) => rejects::run(&arguments),
         Command::State(arguments) => state::run(&arguments),

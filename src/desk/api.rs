@@ -8,16 +8,17 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use crossbeam_channel::Sender;
 use rusqlite::Connection;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
-use super::index::query::{self, Alerts, Incidents};
+use super::index::query::{self, Alerts, Deliveries, Incidents};
 use super::index::{Error, reader};
-use super::shared::{IndexState, Role, Shared};
+use super::shared::{Command, IndexState, Role, Shared};
 use crate::telemetry::http::Problem;
 
 /// Questions that are answered at a time.
@@ -33,11 +34,19 @@ struct Desk {
 
 /// The routes.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
+    let changing = Router::new()
+        .route("/v1/endpoints/{endpoint}/enable", post(enable))
+        .route("/v1/deliveries/{endpoint}/{id}/resend", post(resend));
+    // It knows no passwords.
+    let changing = if shared.may_change { changing } else { Router::new() };
     Router::new()
         .route("/v1/desk", get(desk))
         .route("/v1/incidents", get(incidents))
         .route("/v1/incidents/{id}", get(incident))
         .route("/v1/alerts", get(alerts))
+        .route("/v1/deliveries", get(deliveries))
+        .route("/v1/endpoints", get(endpoints))
+        .merge(changing)
         .with_state(Desk { shared, asking: Arc::new(Semaphore::new(ASKING_MAX)) })
 }
 
@@ -128,6 +137,72 @@ async fn alerts(State(desk): State<Desk>, asked: Asked<Alerts>) -> Result<Respon
     let mut q = understood(asked)?;
     fold(&mut q.account);
     Ok(Json(ask(&desk, move |c| query::alerts(c, &q)).await?).into_response())
+}
+
+async fn deliveries(State(desk): State<Desk>, asked: Asked<Deliveries>) -> Result<Response, Problem> {
+    let q = understood(asked)?;
+    Ok(Json(ask(&desk, move |c| query::deliveries(c, &q)).await?).into_response())
+}
+
+/// What the active desk alone knows and does.
+fn active(desk: &Desk) -> Result<(), Problem> {
+    if desk.shared.role() == Role::Active {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "this is not the active desk",
+        "Ask the instance whose /v1/desk says \"active\".",
+    ))
+}
+
+async fn endpoints(State(desk): State<Desk>) -> Result<Response, Problem> {
+    active(&desk)?;
+    Ok(Json(serde_json::json!({ "items": desk.shared.endpoints() })).into_response())
+}
+
+/// Hands a wish to the active desk, and waits for its answer.
+async fn wish(
+    desk: &Desk,
+    command: impl FnOnce(Sender<bool>) -> Command,
+    otherwise: Problem,
+) -> Result<Response, Problem> {
+    let (reply, answer) = crossbeam_channel::bounded(1);
+    let late = || {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the desk is busy",
+            "Ask again; nothing was done, or it shows soon.",
+        )
+    };
+    if !desk.shared.command(command(reply)) {
+        return Err(late());
+    }
+    let asked = tokio::task::spawn_blocking(move || answer.recv_timeout(ANSWER_WITHIN));
+    match asked.await {
+        Ok(Ok(true)) => Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "status": "accepted" }))).into_response()),
+        Ok(Ok(false)) => Err(otherwise),
+        _ => Err(late()),
+    }
+}
+
+async fn enable(State(desk): State<Desk>, Path(endpoint): Path<String>) -> Result<Response, Problem> {
+    active(&desk)?;
+    let none = Problem::new(StatusCode::NOT_FOUND, "no such endpoint", "/v1/endpoints lists them.");
+    wish(&desk, |reply| Command::Enable { endpoint, reply }, none).await
+}
+
+async fn resend(State(desk): State<Desk>, Path((endpoint, id)): Path<(String, String)>) -> Result<Response, Problem> {
+    active(&desk)?;
+    let Some(message) = ask(&desk, move |c| query::message(c, &endpoint, &id)).await? else {
+        return Err(Problem::new(StatusCode::NOT_FOUND, "no such delivery", "/v1/deliveries lists them."));
+    };
+    let busy = Problem::new(
+        StatusCode::CONFLICT,
+        "it is being sent, or its endpoint is not configured any more",
+        "/v1/endpoints and /v1/deliveries say which.",
+    );
+    wish(&desk, |reply| Command::Resend { message: Box::new(message), reply }, busy).await
 }
 
 #[derive(Serialize)]

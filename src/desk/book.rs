@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use super::groups::{Groups, networks};
 use super::notice::{Notice, Said};
 use super::record::{ALERT, INCIDENT, Incident, Kept, Record, Stage, State};
+use super::webhook::grouping::Told;
 use crate::core::alert::{Alert, AlertKind};
 
 /// Incidents that are known at a time: those that are over longest make room. One takes some 700 bytes.
@@ -89,6 +90,13 @@ impl Book {
         taken
     }
 
+    /// Notes what endpoints were told of an incident.
+    pub fn tell(&mut self, id: &str, told: std::collections::BTreeMap<String, Told>) -> Option<&Incident> {
+        let incident = self.incidents.get_mut(id)?;
+        incident.told = told;
+        Some(incident)
+    }
+
     /// Takes what a desk has said, this one or one before it.
     pub fn take_notice(&mut self, notice: Notice, now_ms: i64) -> Option<Record> {
         if self.notices.contains_key(&notice.id) {
@@ -126,7 +134,7 @@ impl Book {
                     self.notices.remove(id);
                 }
             }
-            Record::Unknown => {}
+            _ => {}
         }
     }
 
@@ -210,6 +218,7 @@ impl Incident {
             networks: networks(alert),
             campaign: None,
             anomaly: None,
+            told: std::collections::BTreeMap::new(),
             updated_ms: now_ms,
             alerts: Vec::with_capacity(3),
         };

@@ -8,11 +8,13 @@
 pub mod alone;
 pub mod api;
 pub mod book;
+pub mod deliver;
 pub mod groups;
 pub mod index;
 pub mod notice;
 pub mod record;
 mod role;
+pub mod sender;
 pub mod settings;
 mod shared;
 pub mod webhook;
@@ -51,6 +53,8 @@ pub struct Options<'a> {
     pub instance: &'a str,
     /// What it calls itself before the brokers.
     pub client_id: &'a str,
+    /// Whether its pages may change anything: where nobody but this host reaches them.
+    pub may_change: bool,
     /// After which silence it is taken for dead, in milliseconds.
     pub session_timeout_ms: u32,
 }
@@ -59,8 +63,11 @@ impl Desk {
     /// Begins. What is missing or away is waited for, with a word in the log: the detector beside it must not stop for that.
     ///
     /// # Errors
-    /// Where the system gives no thread or no temporary folder.
+    /// Where the system gives no thread or no temporary folder, or the secret of an endpoint cannot be had.
     pub fn start(options: &Options<'_>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
+        for endpoint in &options.settings.webhook {
+            sender::keys(endpoint)?;
+        }
         let (path, folder) = if options.settings.database.is_empty() {
             let folder = tempfile::Builder::new().prefix("mailfuse-desk-").tempdir();
             let folder = folder.context("no temporary folder for the index: set desk.database")?;

@@ -5,12 +5,19 @@
 //! | `alert/ID` | [`Kept`]: an alert, and its number |
 //! | `incident/ID` | [`Incident`]: what its alerts amount to |
 //! | `anomaly` | [`Anomaly`]: the last one |
+//! | `group/ENDPOINT/ID` | [`Group`]: what a message is made of |
+//! | `delivery/ENDPOINT/ID` | [`DeliveryRecord`]: where it stands |
+//! | `endpoint/NAME` | [`EndpointRecord`]: whether its receiver wants anything |
 //!
 //! A record without a value takes its key away.
 
 use serde::{Deserialize, Serialize};
 
+use std::collections::BTreeMap;
+
 use super::notice::Said;
+use super::webhook::grouping::{Group, Told};
+use super::webhook::record::{DeliveryRecord, EndpointRecord};
 use crate::core::alert::{AlertKind, Pattern, Severity};
 use crate::event::Timestamp;
 
@@ -18,6 +25,12 @@ use crate::event::Timestamp;
 pub const ALERT: &str = "alert/";
 /// The keys of incidents begin so.
 pub const INCIDENT: &str = "incident/";
+/// The keys of deliveries begin so.
+pub const DELIVERY: &str = "delivery/";
+/// The keys of what messages are made of begin so.
+pub const GROUP: &str = "group/";
+/// The keys of endpoints begin so.
+pub const ENDPOINT: &str = "endpoint/";
 /// The key of the last anomaly.
 pub const ANOMALY: &str = "anomaly";
 
@@ -67,6 +80,9 @@ pub struct Incident {
     pub campaign: Option<String>,
     /// The anomaly that it was flagged in.
     pub anomaly: Option<String>,
+    /// What each endpoint was told of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub told: BTreeMap<String, Told>,
     /// When anything changed, in milliseconds since 1970.
     pub updated_ms: i64,
     /// Its alerts, in the order in which they came.
@@ -130,6 +146,12 @@ pub enum Record {
     Incident(Box<Incident>),
     /// The last anomaly.
     Anomaly(Box<Anomaly>),
+    /// What a message is made of.
+    Group(Box<Group>),
+    /// Where a message stands.
+    Delivery(Box<DeliveryRecord>),
+    /// Whether an endpoint's receiver wants anything.
+    Endpoint(Box<EndpointRecord>),
     /// The key stands for nothing any more.
     Gone(String),
     /// Written by a newer program: kept, and not looked at.
@@ -161,6 +183,12 @@ impl Record {
             Self::Incident(serde_json::from_slice(value)?)
         } else if key == ANOMALY {
             Self::Anomaly(serde_json::from_slice(value)?)
+        } else if key.starts_with(GROUP) {
+            Self::Group(serde_json::from_slice(value)?)
+        } else if key.starts_with(DELIVERY) {
+            Self::Delivery(serde_json::from_slice(value)?)
+        } else if key.starts_with(ENDPOINT) {
+            Self::Endpoint(serde_json::from_slice(value)?)
         } else {
             Self::Unknown
         })
@@ -172,6 +200,9 @@ impl Record {
             Self::Alert(kept) => format!("{ALERT}{}", kept.alert.id()),
             Self::Incident(incident) => format!("{INCIDENT}{}", incident.id),
             Self::Anomaly(_) => ANOMALY.to_owned(),
+            Self::Group(group) => format!("{GROUP}{}/{}", group.endpoint, group.id),
+            Self::Delivery(delivery) => format!("{DELIVERY}{}/{}", delivery.endpoint, delivery.id),
+            Self::Endpoint(endpoint) => format!("{ENDPOINT}{}", endpoint.endpoint),
             Self::Gone(key) => key.clone(),
             Self::Unknown => String::new(),
         }
@@ -186,6 +217,9 @@ impl Record {
             Self::Alert(kept) => serde_json::to_vec(kept).map(Some),
             Self::Incident(incident) => serde_json::to_vec(incident).map(Some),
             Self::Anomaly(anomaly) => serde_json::to_vec(anomaly).map(Some),
+            Self::Group(group) => serde_json::to_vec(group).map(Some),
+            Self::Delivery(delivery) => serde_json::to_vec(delivery).map(Some),
+            Self::Endpoint(endpoint) => serde_json::to_vec(endpoint).map(Some),
             Self::Gone(_) | Self::Unknown => Ok(None),
         }
     }

@@ -2,7 +2,7 @@
 //! topics whenever something goes wrong.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -13,9 +13,11 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
 use super::book::Book;
+use super::deliver::Deliveries;
 use super::notice::{Notice, Said};
-use super::record::Record;
-use super::shared::{Role, Shared};
+use super::record::{ALERT, Record};
+use super::sender::{Hands, chance};
+use super::shared::{Command, Role, Shared};
 use crate::kafka::changelog::{self, Changelog, Place};
 use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain};
 use crate::kafka::group::seek;
@@ -24,8 +26,9 @@ use crate::kafka::restore::{self, Read, Reader};
 
 /// Alerts that are taken in one transaction, at most.
 const BATCH: usize = 500;
-/// A poll that finds nothing takes this long.
+/// A poll that finds nothing takes this long, and with messages under way so long.
 const POLL: Duration = Duration::from_millis(100);
+const POLL_SENDING: Duration = Duration::from_millis(5);
 /// The wait before it is tried again.
 const AGAIN: Duration = Duration::from_secs(3);
 /// How often it is looked what can be forgotten.
@@ -47,6 +50,9 @@ enum Error {
     Broker(String),
     #[error("a record cannot be written: {0}; this is a bug")]
     Json(#[from] serde_json::Error),
+    /// Secrets and certificates; the text says which.
+    #[error("{0:#}")]
+    Endpoints(anyhow::Error),
 }
 
 /// Knows whether the alerts are ours.
@@ -129,8 +135,12 @@ fn work(shared: &Shared) -> Result<(), Error> {
     let consumer = consumer(shared)?;
     let mut active: Option<Active<'_>> = None;
     while !shared.is_stopping() {
-        let is_pending = active.as_ref().is_some_and(|a| a.records.len() + usize::from(a.has_moved) > 0);
-        let polled = consumer.poll(if is_pending { Duration::ZERO } else { POLL });
+        let wait = match &active {
+            Some(active) if active.has_news() => Duration::ZERO,
+            Some(active) if active.hands.under_way() > 0 => POLL_SENDING,
+            _ => POLL,
+        };
+        let polled = consumer.poll(wait);
         if !consumer.context().is_ours.load(Ordering::Acquire) {
             if active.take().is_some() {
                 tracing::info!("the desk stands by: another instance has the alerts");
@@ -157,12 +167,18 @@ fn work(shared: &Shared) -> Result<(), Error> {
                 ));
             }
         }
-        if active.taken >= BATCH || (is_idle && (active.has_moved || active.is_due())) {
+        active.hear();
+        active.hold_back(&consumer);
+        if active.taken >= BATCH || (is_idle && (active.has_news() || active.is_due())) {
             active.write(&consumer)?;
+        }
+        // Nothing is sent before it is recorded that it is to be sent.
+        if !active.has_news() {
+            active.send();
         }
     }
     if let Some(active) = &mut active
-        && active.has_moved
+        && active.has_news()
     {
         active.write(&consumer)?;
     }
@@ -204,6 +220,12 @@ struct Active<'a> {
     records: Vec<Record>,
     /// What it says itself.
     notices: Vec<Notice>,
+    deliveries: Deliveries,
+    hands: Hands,
+    /// Alerts are not taken, because too much waits to be delivered.
+    is_held_back: bool,
+    /// When it is looked at the deliveries again.
+    shown: Instant,
     /// Alerts since the last one.
     taken: usize,
     next_offset: i64,
@@ -219,6 +241,9 @@ impl<'a> Active<'a> {
         let ours = || consumer.context().is_ours.load(Ordering::Acquire) && !shared.is_stopping();
         let place = Place { id: kafka.group.clone(), from: t.alerts.clone(), into: t.desk.clone(), partition: 0 };
         let changelog = Changelog::open(kafka, place, &ours)?;
+        let endpoints = &shared.settings.webhook;
+        let hands = Hands::new(endpoints).map_err(Error::Endpoints)?;
+        let mut deliveries = Deliveries::new(endpoints, &shared.settings.link);
         let mut book = Book::default();
         let mut records = 0u64;
         let (low, high) = reader.range(&t.desk, 0)?;
@@ -226,12 +251,27 @@ impl<'a> Active<'a> {
             reader.read(&t.desk, 0, low, &ours, &mut |message| {
                 records += 1;
                 if let Some(record) = read(shared, message) {
+                    deliveries.restore(&record);
                     book.restore(record);
                 }
                 Ok(Read::On)
             })?;
         }
         book.restored();
+        let wanting = deliveries.restored();
+        if !wanting.is_empty() {
+            // What waits to be delivered is little of what there is: it is read again rather than kept in mind.
+            reader.read(&t.desk, 0, low, &ours, &mut |message| {
+                let key = message.key().unwrap_or_default();
+                let id = key.strip_prefix(ALERT.as_bytes()).and_then(|id| std::str::from_utf8(id).ok());
+                if id.is_some_and(|id| wanting.contains(id))
+                    && let Some(Record::Alert(kept)) = read(shared, message)
+                {
+                    deliveries.give(kept.alert);
+                }
+                Ok(Read::On)
+            })?;
+        }
         let next_offset = start(reader, &t.alerts)?;
         let mut list = TopicPartitionList::new();
         list.add_partition(&t.alerts, 0);
@@ -255,6 +295,10 @@ impl<'a> Active<'a> {
             book,
             records: Vec::new(),
             notices: Vec::new(),
+            deliveries,
+            hands,
+            is_held_back: false,
+            shown: forgot,
             taken: 0,
             next_offset,
             has_moved: false,
@@ -267,22 +311,120 @@ impl<'a> Active<'a> {
         if message.offset() < self.next_offset {
             return;
         }
-        let before = self.records.len();
         match serde_json::from_slice::<Said>(message.payload().unwrap_or_default()) {
             Ok(Said::Account(alert)) => {
                 let taken = self.book.take(*alert, now_ms(), BY);
-                self.records.extend(taken.records);
                 self.notices.extend(taken.notices);
+                self.record(taken.records);
             }
-            Ok(Said::Fleet(notice)) => self.records.extend(self.book.take_notice(*notice, now_ms())),
+            Ok(Said::Fleet(notice)) => {
+                let record = self.book.take_notice(*notice, now_ms());
+                self.record(record.into_iter().collect());
+            }
             Err(e) => unreadable(self.shared, message, &format!("no alert: {e}")),
-        }
-        if self.records.len() > before {
-            self.shared.metrics.desk_alerts.inc();
         }
         self.taken += 1;
         self.next_offset = message.offset() + 1;
         self.has_moved = true;
+    }
+
+    /// Notes what is to be written, and of an alert among it to whom it goes.
+    fn record(&mut self, records: Vec<Record>) {
+        for record in records {
+            if let Record::Alert(kept) = &record {
+                self.shared.metrics.desk_alerts.inc();
+                let said = Arc::new(kept.alert.clone());
+                let before = self.book.incident(said.incident()).map(|i| i.told.clone()).unwrap_or_default();
+                let mut told = before.clone();
+                let deliveries = self.deliveries.take(&said, kept.n, &mut told, now_ms());
+                self.records.push(record);
+                self.records.extend(deliveries);
+                if told != before
+                    && let Some(incident) = self.book.tell(said.incident(), told)
+                {
+                    self.records.push(Record::Incident(Box::new(incident.clone())));
+                }
+                continue;
+            }
+            // As it is by now.
+            match &record {
+                Record::Incident(incident) => {
+                    let now = self.book.incident(&incident.id).cloned().map(Box::new);
+                    self.records.extend(now.map(Record::Incident));
+                }
+                _ => self.records.push(record),
+            }
+        }
+    }
+
+    /// Whether there is something to write.
+    fn has_news(&self) -> bool {
+        self.has_moved || !self.records.is_empty()
+    }
+
+    /// Takes in what has ended, what is too old, and what people want.
+    fn hear(&mut self) {
+        let now_ms = now_ms();
+        for ended in self.hands.ended() {
+            self.shared.metrics.delivery(&ended.endpoint, ended.outcome.label());
+            if let Some(why) = ended.outcome.why() {
+                tracing::warn!(endpoint = ended.endpoint, "not delivered: {why}; it is tried again");
+            }
+            let records = self.deliveries.done(ended.attempt, &ended.outcome, now_ms, &mut chance);
+            self.records.extend(records);
+        }
+        if self.deliveries.next_ms().is_some_and(|at| at <= now_ms) {
+            self.records.extend(self.deliveries.expire(now_ms));
+        }
+        while let Ok(command) = self.shared.commands().try_recv() {
+            match command {
+                Command::Enable { endpoint, reply } => {
+                    let records = self.deliveries.enable(&endpoint, now_ms);
+                    let _ = reply.send(records.is_some());
+                    self.records.extend(records.into_iter().flatten());
+                }
+                Command::Resend { message, reply } => {
+                    let records = self.deliveries.resend(*message, now_ms);
+                    let _ = reply.send(records.is_some());
+                    self.records.extend(records.into_iter().flatten());
+                }
+            }
+        }
+        if self.shown.elapsed() > Duration::from_millis(500) {
+            self.shown = Instant::now();
+            self.shared.show(self.deliveries.endpoints(), self.deliveries.outbox());
+        }
+    }
+
+    /// Takes no alerts while too much waits to be delivered: they wait in their topic.
+    fn hold_back(&mut self, consumer: &BaseConsumer<Context>) {
+        let has_room = self.deliveries.has_room();
+        if has_room != self.is_held_back {
+            return;
+        }
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.shared.kafka.topics.alerts, 0);
+        let done = if has_room { consumer.resume(&list) } else { consumer.pause(&list) };
+        match done {
+            Ok(()) => {
+                self.is_held_back = !has_room;
+                tracing::warn!(
+                    "{}",
+                    if has_room {
+                        "alerts are taken again"
+                    } else {
+                        "too much waits to be delivered: further alerts wait in their topic; see /v1/endpoints"
+                    }
+                );
+            }
+            Err(e) => tracing::warn!("the desk's alerts cannot be held back: {e}"),
+        }
+    }
+
+    fn send(&mut self) {
+        for (attempt, message) in self.deliveries.due(now_ms()) {
+            self.hands.send(&attempt, &message);
+        }
     }
 
     fn is_due(&self) -> bool {
@@ -293,8 +435,10 @@ impl<'a> Active<'a> {
     fn write(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), Error> {
         if self.is_due() {
             self.forgot = Instant::now();
-            self.records.extend(self.book.forget(now_ms() - self.shared.settings.keep_ms()));
-            if self.records.is_empty() && !self.has_moved {
+            let before_ms = now_ms() - self.shared.settings.keep_ms();
+            self.records.extend(self.book.forget(before_ms));
+            self.records.extend(self.deliveries.forget(before_ms));
+            if !self.has_news() {
                 return Ok(());
             }
         }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::webhook::{self, settings::Endpoint};
+
 /// How the desk works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -12,11 +14,15 @@ pub struct Settings {
     pub database: String,
     /// An incident that has been over for so long is forgotten, in days.
     pub keep_days: u32,
+    /// Where people see more, for links in messages: the URL of this server as they reach it. Empty: messages have no links.
+    pub link: String,
+    /// Where alerts are sent.
+    pub webhook: Vec<Endpoint>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { enabled: true, database: String::new(), keep_days: 90 }
+        Self { enabled: true, database: String::new(), keep_days: 90, link: String::new(), webhook: Vec::new() }
     }
 }
 
@@ -32,13 +38,19 @@ impl Settings {
     /// Where a value cannot be used; the error names its key.
     pub fn check(&self) -> Result<(), BadSettings> {
         if !(1..=3650).contains(&self.keep_days) {
-            return Err(BadSettings("keep_days must lie between 1 and 3650"));
+            return Err(BadSettings::Range("keep_days must lie between 1 and 3650"));
         }
-        Ok(())
+        Ok(webhook::settings::check(&self.webhook)?)
     }
 }
 
 /// Settings that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("desk: {0}")]
-pub struct BadSettings(&'static str);
+pub enum BadSettings {
+    /// Outside its range; the text names the key.
+    #[error("desk.{0}")]
+    Range(&'static str),
+    /// An endpoint.
+    #[error(transparent)]
+    Webhook(#[from] webhook::settings::BadSettings),
+}

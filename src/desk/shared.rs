@@ -5,10 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender};
 use serde::Serialize;
 use tempfile::TempDir;
 
+use super::index::query::Message;
+use super::webhook::outbox::Outbox;
+use super::webhook::settings::{Deliver, Endpoint, Format};
 use super::{Options, Settings};
+use crate::event::Timestamp;
 use crate::kafka::Kafka;
 use crate::telemetry::Metrics;
 
@@ -27,6 +32,51 @@ pub enum Role {
         /// Why, and what to do.
         why: String,
     },
+}
+
+/// What people want of the active desk.
+#[derive(Debug)]
+pub enum Command {
+    /// An endpoint that had said 410 is to be sent to again. The answer: whether there is one.
+    Enable {
+        /// Its name.
+        endpoint: String,
+        /// The answer.
+        reply: Sender<bool>,
+    },
+    /// A message is to be sent again. The answer: whether it could be.
+    Resend {
+        /// As the index has it.
+        message: Box<Message>,
+        /// The answer.
+        reply: Sender<bool>,
+    },
+}
+
+/// How an endpoint does, as its page says it.
+#[derive(Debug, Clone, Serialize)]
+pub struct EndpointView {
+    name: String,
+    /// Where to; of an address that is a secret, the host alone.
+    url: String,
+    format: Format,
+    deliver: Deliver,
+    /// Messages that wait.
+    pending: usize,
+    in_flight: usize,
+    /// When the oldest that waits was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest: Option<Timestamp>,
+    /// Failures since the last success.
+    failures: u32,
+    /// Only probes are sent, because it has not answered lately.
+    circuit_open: bool,
+    /// Since when its receiver wants nothing more (410).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disabled: Option<Timestamp>,
+    /// Until when its receiver wants nothing (`retry-after`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_until: Option<Timestamp>,
 }
 
 /// How the index stands.
@@ -53,6 +103,8 @@ pub struct Shared {
     pub(super) instance: String,
     pub(super) client_id: String,
     pub(super) session_timeout_ms: u32,
+    /// Whether pages may change anything: nobody but this host reaches them.
+    pub(super) may_change: bool,
     pub(super) metrics: Arc<Metrics>,
     /// The file of the index.
     pub(super) path: PathBuf,
@@ -60,6 +112,8 @@ pub struct Shared {
     _folder: Option<TempDir>,
     stopping: AtomicBool,
     role: Mutex<Role>,
+    endpoints: Mutex<Vec<EndpointView>>,
+    commands: (Sender<Command>, Receiver<Command>),
     index: Mutex<IndexState>,
     /// The offset of the next alert to be taken.
     pub(super) alerts_next: AtomicI64,
@@ -81,11 +135,14 @@ impl Shared {
             instance: options.instance.to_owned(),
             client_id: options.client_id.to_owned(),
             session_timeout_ms: options.session_timeout_ms,
+            may_change: options.may_change,
             metrics,
             path,
             _folder: folder,
             stopping: AtomicBool::new(false),
             role: Mutex::new(Role::Standby),
+            endpoints: Mutex::default(),
+            commands: crossbeam_channel::bounded(64),
             index: Mutex::new(IndexState::Catching),
             alerts_next: AtomicI64::new(-1),
             index_next: AtomicI64::new(-1),
@@ -115,6 +172,43 @@ impl Shared {
 
     pub(super) fn role(&self) -> Role {
         self.role.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What people want of the active desk.
+    pub(super) fn commands(&self) -> &Receiver<Command> {
+        &self.commands.1
+    }
+
+    /// Wants something of the active desk, which this one is. False where it does not keep up.
+    pub(super) fn command(&self, command: Command) -> bool {
+        self.commands.0.try_send(command).is_ok()
+    }
+
+    /// Shows how the endpoints do.
+    pub(super) fn show(&self, endpoints: &[Endpoint], outbox: &Outbox) {
+        let moment = |ms: Option<i64>| ms.map(Timestamp);
+        let view = |e: &Endpoint| {
+            let health = outbox.health(&e.name)?;
+            self.metrics.endpoint(&e.name, health.pending, health.circuit_open, health.disabled_ms.is_some());
+            Some(EndpointView {
+                name: e.name.clone(),
+                url: format!("{:?}", e.url),
+                format: e.format,
+                deliver: e.deliver,
+                pending: health.pending,
+                in_flight: health.in_flight,
+                oldest: moment(health.oldest_ms),
+                failures: health.failures,
+                circuit_open: health.circuit_open,
+                disabled: moment(health.disabled_ms),
+                held_until: moment(health.held_until_ms),
+            })
+        };
+        *self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) = endpoints.iter().filter_map(view).collect();
+    }
+
+    pub(super) fn endpoints(&self) -> Vec<EndpointView> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn set_index(&self, state: IndexState) {

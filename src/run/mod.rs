@@ -412,6 +412,7 @@ pub fn start_desk(config: &Config, http: Option<std::net::SocketAddr>, metrics: 
         settings: &config.desk,
         instance: &config.run.instance,
         client_id: &client_id(config, http),
+        may_change: http.is_some_and(|address| address.ip().is_loopback()),
         session_timeout_ms: config.run.session_timeout_ms,
     };
     Desk::start(&options, metrics)

@@ -1,4 +1,4 @@
-//! The label sets of the metrics. Each is bounded: partitions, and names that stand in the program.
+//! The label sets of the metrics. Each is bounded: partitions, and names that stand in the program or its configuration.
 
 use prometheus_client::encoding::EncodeLabelSet;
 
@@ -34,6 +34,18 @@ pub(super) struct OfResult {
 pub(super) struct OfFlag {
     pub(super) severity: &'static str,
     pub(super) kind: &'static str,
+}
+
+/// Endpoints are those of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfEndpoint {
+    pub(super) endpoint: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfAttempt {
+    pub(super) endpoint: String,
+    pub(super) outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

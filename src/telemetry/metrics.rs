@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
-use super::labels::{OfConfig, OfFlag, OfKind, OfPartition, OfReason, OfReject, OfResult, flag};
+use super::labels::{OfAttempt, OfConfig, OfEndpoint, OfFlag, OfKind, OfPartition, OfReason, OfReject, OfResult, flag};
 pub use super::labels::{Rebalance, Reload};
 use super::moments::Moments;
 use crate::core::alert::{AlertKind, Severity};
@@ -127,6 +127,10 @@ pub struct Metrics {
     pub desk_failures: Counter,
     /// 1 while the index of this instance can be written.
     pub desk_index_ok: Gauge,
+    attempts: Family<OfAttempt, Counter>,
+    pending: Family<OfEndpoint, Gauge>,
+    circuit_open: Family<OfEndpoint, Gauge>,
+    disabled: Family<OfEndpoint, Gauge>,
     /// Control records read.
     pub control_records: Counter,
     /// Time in which events waited for the control topic to be read to its end.
@@ -179,6 +183,10 @@ impl Metrics {
             desk_unreadable: Counter::default(),
             desk_failures: Counter::default(),
             desk_index_ok: Gauge::default(),
+            attempts: Family::default(),
+            pending: Family::default(),
+            circuit_open: Family::default(),
+            disabled: Family::default(),
             control_records: Counter::default(),
             control_wait_seconds: Seconds::default(),
             restoring: PerPartition::default(),
@@ -260,6 +268,10 @@ impl Metrics {
         add("desk_unreadable", "Records that the desk could not read", of(&self.desk_unreadable));
         add("desk_failures", "Times that the desk could not go on and began anew", of(&self.desk_failures));
         add("desk_index_ok", "1 while the index of this instance can be written", of(&self.desk_index_ok));
+        add("webhook_attempts", "Messages sent to endpoints, by how that ended", of(&self.attempts));
+        add("webhook_pending", "Messages that wait at an endpoint", of(&self.pending));
+        add("webhook_circuit_open", "1 while an endpoint does not answer and is only probed", of(&self.circuit_open));
+        add("webhook_disabled", "1 while an endpoint wants nothing (410)", of(&self.disabled));
         add("control_records", "Control records read", of(&self.control_records));
         add(
             "control_wait_seconds",
@@ -270,6 +282,19 @@ impl Metrics {
         ours.register_collector(Box::new(Arc::clone(&self.moments)));
         self.registry = registry;
         self
+    }
+
+    /// An attempt at an endpoint has ended.
+    pub fn delivery(&self, endpoint: &str, outcome: &'static str) {
+        self.attempts.get_or_create_owned(&OfAttempt { endpoint: endpoint.to_owned(), outcome }).inc();
+    }
+
+    /// How an endpoint does.
+    pub fn endpoint(&self, endpoint: &str, pending: usize, circuit_open: bool, disabled: bool) {
+        let label = OfEndpoint { endpoint: endpoint.to_owned() };
+        self.pending.get_or_create_owned(&label).set(pending as i64);
+        self.circuit_open.get_or_create_owned(&label).set(i64::from(circuit_open));
+        self.disabled.get_or_create_owned(&label).set(i64::from(disabled));
     }
 
     /// Begins the counters of a partition that is ours now at zero, so that their first increase is seen.

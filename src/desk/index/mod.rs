@@ -13,7 +13,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::notice::Said;
-use super::record::{ALERT, INCIDENT, Record};
+use super::record::{ALERT, DELIVERY, GROUP, INCIDENT, Record};
 
 /// What brings a database from each version to the next. Never changed once released; a new version is added at the end.
 const MIGRATIONS: [&str; 1] = ["
@@ -29,6 +29,12 @@ const MIGRATIONS: [&str; 1] = ["
         kind TEXT NOT NULL, severity TEXT NOT NULL, json TEXT NOT NULL) STRICT;
     CREATE INDEX alerts_by_incident ON alerts (incident, n);
     CREATE INDEX alerts_by_account ON alerts (account, n);
+    CREATE TABLE deliveries (n INTEGER PRIMARY KEY, endpoint TEXT NOT NULL, id TEXT NOT NULL, incident TEXT NOT NULL,
+        state TEXT NOT NULL, json TEXT NOT NULL, UNIQUE (endpoint, id)) STRICT;
+    CREATE TABLE groups (endpoint TEXT NOT NULL, id TEXT NOT NULL, json TEXT NOT NULL,
+        PRIMARY KEY (endpoint, id)) STRICT, WITHOUT ROWID;
+    CREATE INDEX deliveries_by_incident ON deliveries (incident, n);
+    CREATE INDEX deliveries_by_state ON deliveries (state, n);
 "];
 
 /// How long a statement waits for another process that holds the file, such as a backup.
@@ -192,7 +198,7 @@ impl Index {
     /// Where it cannot be written.
     pub fn clear(&mut self) -> Result<(), Error> {
         self.connection
-            .execute_batch("BEGIN; DELETE FROM place; DELETE FROM incidents; DELETE FROM alerts; COMMIT")
+            .execute_batch("BEGIN; DELETE FROM place; DELETE FROM incidents; DELETE FROM alerts; DELETE FROM deliveries; DELETE FROM groups; COMMIT")
             .map_err(|e| self.failed(e))
     }
 
@@ -230,14 +236,33 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
             )
         }
         Record::Gone(key) => {
-            let (statement, id) = match (key.strip_prefix(ALERT), key.strip_prefix(INCIDENT)) {
-                (Some(id), _) => ("DELETE FROM alerts WHERE id = ?1", id),
-                (_, Some(id)) => ("DELETE FROM incidents WHERE id = ?1", id),
-                _ => return Ok(()),
+            let (statement, id) = if let Some(id) = key.strip_prefix(ALERT) {
+                ("DELETE FROM alerts WHERE id = ?1", id)
+            } else if let Some(id) = key.strip_prefix(INCIDENT) {
+                ("DELETE FROM incidents WHERE id = ?1", id)
+            } else if let Some(id) = key.strip_prefix(DELIVERY) {
+                ("DELETE FROM deliveries WHERE endpoint || '/' || id = ?1", id)
+            } else if let Some(id) = key.strip_prefix(GROUP) {
+                ("DELETE FROM groups WHERE endpoint || '/' || id = ?1", id)
+            } else {
+                return Ok(());
             };
             t.prepare_cached(statement).and_then(|mut s| s.execute([id]))
         }
-        Record::Anomaly(_) | Record::Unknown => return Ok(()),
+        Record::Delivery(d) => {
+            let (state, json) = (word(&d.state)?, serde_json::to_string(d)?);
+            t.prepare_cached(
+                "INSERT INTO deliveries (endpoint, id, incident, state, json) VALUES (?1, ?2, ?3, ?4, ?5)
+                    ON CONFLICT (endpoint, id) DO UPDATE SET state = excluded.state, json = excluded.json",
+            )
+            .and_then(|mut s| s.execute(params![d.endpoint, d.id, d.incident, state, json]))
+        }
+        Record::Group(g) => {
+            let json = serde_json::to_string(g)?;
+            t.prepare_cached("INSERT OR REPLACE INTO groups VALUES (?1, ?2, ?3)")
+                .and_then(|mut s| s.execute(params![g.endpoint, g.id, json]))
+        }
+        Record::Anomaly(_) | Record::Endpoint(_) | Record::Unknown => return Ok(()),
     };
     done.map(|_| ()).map_err(failed)
 }

@@ -5,6 +5,10 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::desk::notice::Said;
+use crate::desk::webhook::grouping::{Group, Holds};
+use crate::desk::webhook::record::DeliveryRecord;
+
 /// Things on a page, at most.
 pub const PAGE_MAX: u32 = 1000;
 const PAGE: u32 = 100;
@@ -41,6 +45,24 @@ pub struct Alerts {
     pub kind: Option<String>,
     /// `warning` or `critical`.
     pub severity: Option<String>,
+    /// How many; 100.
+    pub limit: Option<u32>,
+}
+
+/// Which deliveries. What is absent is not asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Deliveries {
+    /// To this endpoint.
+    pub endpoint: Option<String>,
+    /// `pending`, `delivered` or `dead`.
+    pub state: Option<String>,
+    /// Of this incident.
+    pub incident: Option<String>,
+    /// With this webhook id.
+    pub id: Option<String>,
+    /// Those before this cursor: pages go from the newest to the oldest.
+    pub before: Option<i64>,
     /// How many; 100.
     pub limit: Option<u32>,
 }
@@ -122,6 +144,17 @@ pub fn alerts(c: &Connection, q: &Alerts) -> Result<Page, rusqlite::Error> {
     page(c, "alerts", "ASC", wanted, q.limit)
 }
 
+/// A page of deliveries, newest first.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn deliveries(c: &Connection, q: &Deliveries) -> Result<Page, rusqlite::Error> {
+    let mut wanted =
+        clauses([("endpoint =", &q.endpoint), ("state =", &q.state), ("incident =", &q.incident), ("id =", &q.id)]);
+    wanted.extend(q.before.map(|n| ("n <", Value::Integer(n))));
+    page(c, "deliveries", "DESC", wanted, q.limit)
+}
+
 /// One incident, and its alerts as they were written; `None` where it is not known.
 ///
 /// # Errors
@@ -132,4 +165,44 @@ pub fn incident(c: &Connection, id: &str) -> Result<Option<(Box<RawValue>, Vec<B
     let Some(found) = found else { return Ok(None) };
     let alerts = alerts(c, &Alerts { incident: Some(id.to_owned()), limit: Some(PAGE_MAX), ..Alerts::default() })?;
     Ok(Some((raw(found)?, alerts.items)))
+}
+
+/// A message as it was recorded: where it stands, what it is made of, its alerts. `None` where it is not known.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn message(c: &Connection, endpoint: &str, id: &str) -> Result<Option<Message>, rusqlite::Error> {
+    fn read<T: serde::de::DeserializeOwned>(json: String) -> Result<T, rusqlite::Error> {
+        serde_json::from_str(&json)
+            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
+    }
+    let found: Option<(String, String)> = c
+        .prepare_cached(
+            "SELECT d.json, g.json FROM deliveries d JOIN groups g USING (endpoint, id)
+                WHERE d.endpoint = ?1 AND d.id = ?2",
+        )?
+        .query_row([endpoint, id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((delivery, group)) = found else { return Ok(None) };
+    let (delivery, group): (DeliveryRecord, Group) = (read(delivery)?, read(group)?);
+    let mut alerts = Vec::new();
+    if let Holds::Incident { alerts: ids, .. } = &group.holds {
+        let mut statement = c.prepare_cached("SELECT json FROM alerts WHERE id = ?1")?;
+        for id in ids {
+            let json: Option<String> = statement.query_row([id], |row| row.get(0)).optional()?;
+            alerts.extend(json.map(read::<Said>).transpose()?);
+        }
+    }
+    Ok(Some(Message { delivery, group, alerts }))
+}
+
+/// A message as it was recorded.
+#[derive(Debug)]
+pub struct Message {
+    /// Where it stands.
+    pub delivery: DeliveryRecord,
+    /// What it is made of.
+    pub group: Group,
+    /// Its alerts.
+    pub alerts: Vec<Said>,
 }

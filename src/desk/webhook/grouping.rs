@@ -51,7 +51,8 @@ impl Default for Limits {
 }
 
 /// What an endpoint knows of an incident so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Told {
     /// Nothing.
     Nothing,

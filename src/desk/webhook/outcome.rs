@@ -50,6 +50,15 @@ impl Outcome {
         }
     }
 
+    /// What went wrong; `None` where nothing did.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Delivered { .. } => None,
+            Self::Gone => Some("answered 410"),
+            Self::Retry { why, .. } | Self::Refused { why, .. } | Self::Blocked { why } => Some(why),
+        }
+    }
+
     /// Judges an answer by its status (Standard Webhooks, "Delivery success and failure").
     pub fn of(status: u16, after: Option<Duration>) -> Self {
         match status {

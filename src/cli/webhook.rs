@@ -1,0 +1,192 @@
+//! `mailfuse webhook`: try endpoints, and ask the active desk to send again.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use axum::http::uri::Uri;
+
+use super::table::{Align, Table};
+use super::{Failure, usage};
+use crate::config::Config;
+use crate::core::alert::Severity;
+use crate::desk::sender;
+use crate::desk::webhook::body::{Message, Request, What, prepare};
+use crate::desk::webhook::client::{Client, SystemResolver};
+use crate::desk::webhook::outcome::Outcome;
+use crate::desk::webhook::settings::Endpoint;
+use crate::event::Timestamp;
+use crate::kafka::outlet::now_ms;
+
+/// A person waits for the answer.
+const WITHIN: Duration = Duration::from_secs(15);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Send a test message, once, and say how it ended
+    #[command(after_help = TEST)]
+    Test {
+        /// Configuration with the endpoints
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Endpoints by name [default: all]
+        names: Vec<String>,
+    },
+    /// Let the active desk send a message again, under its id
+    #[command(after_help = ASKS)]
+    Resend {
+        #[command(flatten)]
+        asked: Asked,
+        /// The endpoint's name
+        endpoint: String,
+        /// The webhook id, as `/v1/deliveries` has it
+        id: String,
+    },
+    /// Let the active desk send to an endpoint again whose receiver had answered 410
+    #[command(after_help = ASKS)]
+    Enable {
+        #[command(flatten)]
+        asked: Asked,
+        /// The endpoint's name
+        endpoint: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Asked {
+    /// Configuration, for http.listen
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The instance that is asked [default: that of http.listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    at: Option<String>,
+}
+
+const TEST: &str = "\
+An endpoint is a table of the configuration:
+
+  [[desk.webhook]]
+  name = \"abuse\"                    # letters, digits, - and _
+  url = \"https://desk.example.net/hooks/mailfuse\"
+  secret_file = \"/etc/mailfuse/abuse.secret\"   # whsec_…, or MAILFUSE_WEBHOOK_SECRET_ABUSE
+  previous_secret_file = \"\"         # while a secret is rotated: messages are signed with both
+  format = \"native\"                 # native (Standard Webhooks), slack, pagerduty, alertmanager
+  deliver = \"grouped\"               # grouped: one message an incident or storm; every: each alert
+  min_severity = \"warning\"          # or critical
+  kinds = []                        # account.flagged, campaign, …; empty: all
+  tenants = []                      # empty: all
+  patterns = []                     # hijack, bulk, script, forwarding, unclear; empty: all
+  quiet_hours = { hours = \"22:00-07:00\", zone = \"Europe/Berlin\" }   # holds back warnings only
+  timeout_s = 20
+  allow_private = false             # whether it may be an address of a private network, or this host
+  ca_file = \"\"                      # PEM; empty: the system's
+  concurrency = 4
+  body_bytes_max = 19999
+
+The secret of a pagerduty endpoint is its routing key; its url may be left out. A secret is made by
+  echo whsec_$(head -c 32 /dev/urandom | base64)
+
+Exit status: 0 every endpoint has taken it, 1 some have not, 2 wrong usage or configuration.";
+
+const ASKS: &str = "\
+The instance must be the active desk, and listen on the loopback. Exit status: 0 it is done, 1 it is not, 2 wrong usage or
+configuration.";
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Test { config, names } => test(config, names),
+        Command::Resend { asked, endpoint, id } => ask(asked, &format!("/v1/deliveries/{endpoint}/{id}/resend")),
+        Command::Enable { asked, endpoint } => ask(asked, &format!("/v1/endpoints/{endpoint}/enable")),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn test(config: &Path, names: &[String]) -> Result<(), Failure> {
+    let config = Config::load(config).map_err(usage)?;
+    let all = &config.desk.webhook;
+    if all.is_empty() {
+        return Err(usage(anyhow!("no [[desk.webhook]] is configured; `mailfuse webhook test --help` shows one")));
+    }
+    if let Some(name) = names.iter().find(|n| !all.iter().any(|e| e.name == **n)) {
+        let known: Vec<&str> = all.iter().map(|e| &*e.name).collect();
+        return Err(usage(anyhow!("no endpoint `{name}`: there are {}", known.join(", "))));
+    }
+    let mut table = Table::new(&[("endpoint", Align::Left), ("outcome", Align::Left), ("", Align::Left)]);
+    let mut failed = 0;
+    let runtime = runtime()?;
+    for endpoint in all.iter().filter(|e| names.is_empty() || names.contains(&e.name)) {
+        let outcome = runtime.block_on(one(endpoint))?;
+        failed += usize::from(outcome.why().is_some());
+        table.row(vec![
+            endpoint.name.clone(),
+            outcome.label().to_owned(),
+            outcome.why().unwrap_or("the receiver has it").to_owned(),
+        ]);
+    }
+    anstream::stdout().write_all(table.text().as_bytes())?;
+    if failed > 0 {
+        return Err(
+            anyhow!("{failed} of the endpoints did not take it: look at url, secret and the receiver's log").into()
+        );
+    }
+    Ok(())
+}
+
+async fn one(endpoint: &Endpoint) -> Result<Outcome, Failure> {
+    let keys = sender::keys(endpoint).map_err(usage)?;
+    let client = Client::new(endpoint, Arc::new(SystemResolver)).map_err(usage)?.within(WITHIN);
+    let now_ms = now_ms();
+    let message = Message {
+        id: format!("test-{now_ms}"),
+        kind: "webhook.test".to_owned(),
+        at: Timestamp(now_ms),
+        severity: Severity::Warning,
+        incident: format!("test-{now_ms}"),
+        link: String::new(),
+        what: What::Other {
+            summary: format!("A test of mailfuse: the endpoint {} works.", endpoint.name),
+            // So that nothing stays open at a receiver that keeps incidents.
+            over: true,
+            data: serde_json::json!({ "endpoint": endpoint.name }),
+        },
+    };
+    let request = prepare(endpoint, &keys, &message, now_ms / 1000).map_err(usage)?;
+    Ok(client.send(&request).await)
+}
+
+/// Asks an instance for something, by POST.
+fn ask(asked: &Asked, path: &str) -> Result<(), Failure> {
+    let config = Config::load(&asked.config).map_err(usage)?;
+    let at = asked.at.clone().unwrap_or_else(|| config.http.listen.clone());
+    let url = format!("http://{at}{path}");
+    if at.is_empty() || url.parse::<Uri>().is_err() {
+        return Err(usage(anyhow!("no instance to ask: name it with --at HOST:PORT")));
+    }
+    let endpoint = Endpoint { allow_private: true, ..Endpoint::default() };
+    let client = Client::new(&endpoint, Arc::new(SystemResolver)).map_err(usage)?.within(WITHIN);
+    let request = Request { url, headers: Vec::new(), body: Vec::new() };
+    let why = match runtime()?.block_on(client.send(&request)) {
+        Outcome::Delivered { .. } => return Ok(()),
+        Outcome::Refused { status: 421, .. } => {
+            "it is not the active desk: name the one whose /v1/desk says \"active\" with --at HOST:PORT".to_owned()
+        }
+        Outcome::Refused { status: 404 | 405, .. } => {
+            "it has no such endpoint or delivery, or listens beyond the loopback: /v1/endpoints and /v1/deliveries list them"
+                .to_owned()
+        }
+        Outcome::Refused { status: 409, .. } => "it is being sent just now: ask again".to_owned(),
+        outcome => outcome.why().unwrap_or_default().to_owned(),
+    };
+    Err(anyhow!("{at}: {why}").into())
+}

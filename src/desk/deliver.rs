@@ -1,0 +1,444 @@
+//! What the active desk has to deliver: which alerts go to which endpoint, in which message, and what is recorded of it. No I/O;
+//! time and chance are arguments.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::index::query;
+use super::notice::Said;
+use super::record::{DELIVERY, GROUP, Record};
+use super::webhook::body::{Counts, Incident, IncidentState, Message, What};
+use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, STORM_LANE, Told};
+use super::webhook::outbox::{Limits, NotAdded, Outbox};
+use super::webhook::outcome::Outcome;
+use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, EndpointRecord, State};
+use super::webhook::settings::{Deliver, Endpoint, Facts};
+use crate::core::alert::{Alert, AlertKind, Severity};
+
+/// Messages that wait at an endpoint; beyond them alerts wait in their topic.
+pub const PENDING_MAX: usize = 10_000;
+/// An alert makes at most so many messages at an endpoint.
+const ROOM: usize = 4;
+
+/// What is to be delivered, and to whom.
+#[derive(Debug)]
+pub struct Deliveries {
+    endpoints: Vec<Endpoint>,
+    /// Where people see more, a URL; empty: nowhere.
+    link: String,
+    outbox: Outbox,
+    grouping: Grouping,
+    /// By endpoint and webhook id, what the messages that wait are made of.
+    groups: HashMap<(String, String), Group>,
+    /// Alerts that messages which wait are made of, and how many such messages.
+    alerts: HashMap<String, (Arc<Said>, usize)>,
+    /// What the topic has, while it is being read.
+    restoring: HashMap<(String, String), DeliveryRecord>,
+    /// What was delivered or is dead, by when.
+    finished: BTreeSet<(i64, String, String)>,
+}
+
+impl Deliveries {
+    /// With nothing to do yet.
+    pub fn new(endpoints: &[Endpoint], link: &str) -> Self {
+        let limits = Limits { pending_max: PENDING_MAX, ..Limits::default() };
+        Self {
+            endpoints: endpoints.to_vec(),
+            link: link.trim_end_matches('/').to_owned(),
+            outbox: Outbox::new(endpoints, limits),
+            grouping: Grouping::new(grouping::Limits::default()),
+            groups: HashMap::new(),
+            alerts: HashMap::new(),
+            restoring: HashMap::new(),
+            finished: BTreeSet::new(),
+        }
+    }
+
+    /// Takes in what the topic has. When all of it is in, [`Deliveries::restored`].
+    pub fn restore(&mut self, record: &Record) {
+        match record {
+            Record::Delivery(r) => {
+                self.restoring.insert((r.endpoint.clone(), r.id.clone()), (**r).clone());
+            }
+            Record::Group(group) => {
+                self.groups.insert((group.endpoint.clone(), group.id.clone()), (**group).clone());
+            }
+            Record::Endpoint(record) => self.outbox.restore_endpoint(record),
+            Record::Gone(key) => {
+                let of = |prefix| key.strip_prefix(prefix).and_then(|k| k.split_once('/'));
+                let owned = |(endpoint, id): (&str, &str)| (endpoint.to_owned(), id.to_owned());
+                if let Some(key) = of(DELIVERY) {
+                    self.restoring.remove(&owned(key));
+                } else if let Some(key) = of(GROUP) {
+                    self.groups.remove(&owned(key));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything is in. Returns the ids of the alerts that messages which wait are made of: to be given back with
+    /// [`Deliveries::give`].
+    pub fn restored(&mut self) -> BTreeSet<String> {
+        let mut unknown = BTreeMap::<String, usize>::new();
+        for (key, record) in std::mem::take(&mut self.restoring) {
+            if record.state == State::Pending {
+                if self.outbox.restore(record) {
+                    continue;
+                }
+                *unknown.entry(key.0.clone()).or_default() += 1;
+            } else {
+                let finished_ms = record.last.as_ref().map_or(record.created_ms, |l| l.at_ms);
+                self.finished.insert((finished_ms, record.endpoint, record.id));
+            }
+            self.groups.remove(&key);
+        }
+        for (endpoint, messages) in unknown {
+            tracing::warn!(
+                endpoint,
+                messages,
+                "messages wait for an endpoint that is configured no more: they are not sent"
+            );
+        }
+        self.groups.values().flat_map(alerts_of).cloned().collect()
+    }
+
+    /// Gives back an alert that was asked for.
+    pub fn give(&mut self, said: Said) {
+        let id = said.id().to_owned();
+        let users = self.groups.values().filter(|g| alerts_of(g).any(|a| *a == id)).count();
+        self.alerts.insert(id, (Arc::new(said), users));
+    }
+
+    /// Whether another alert can be taken.
+    pub fn has_room(&self) -> bool {
+        let full = |e: &Endpoint| self.outbox.health(&e.name).is_some_and(|h| h.pending + ROOM > PENDING_MAX);
+        !self.endpoints.iter().any(full)
+    }
+
+    /// Takes an alert with its number. `told` is what each endpoint knows of its incident, and learns of it. Returns what must be
+    /// recorded before anything is sent.
+    pub fn take(&mut self, said: &Arc<Said>, n: u64, told: &mut BTreeMap<String, Told>, now_ms: i64) -> Vec<Record> {
+        let mut records = Vec::new();
+        for i in 0..self.endpoints.len() {
+            let endpoint = &self.endpoints[i];
+            let knows = told.get(&endpoint.name).copied().unwrap_or(Told::Nothing);
+            if !endpoint.wants(&facts(said, &kind(said)), knows != Told::Nothing) {
+                continue;
+            }
+            let (name, deliver) = (endpoint.name.clone(), endpoint.deliver);
+            let not_before_ms = endpoint.not_before_ms(severity(said), now_ms);
+            let kind = kind(said);
+            let news = news(said, &name, &kind, n, knows, not_before_ms);
+            let (delivery, group) = match deliver {
+                Deliver::Every => {
+                    let delivery = grouping::every(&news, now_ms);
+                    let holds =
+                        Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
+                    let group = Group { v: 1, endpoint: name.clone(), id: delivery.id.clone(), holds };
+                    (Some(delivery), group)
+                }
+                Deliver::Grouped => match self.grouping.add(&news, now_ms, &self.outbox) {
+                    Plan::New { delivery, group } => (Some(delivery), group),
+                    Plan::Folded { group, not_before_ms } => {
+                        let changed = self.outbox.hasten(&name, &group.id, not_before_ms);
+                        records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
+                        (None, group)
+                    }
+                },
+            };
+            let in_storm = matches!(group.holds, Holds::Storm(_));
+            told.insert(name, if in_storm && knows != Told::Itself { Told::InStorm } else { Told::Itself });
+            self.hold(&group, said);
+            if let Some(delivery) = delivery {
+                records.push(Record::Delivery(Box::new(self.add(delivery))));
+            }
+            records.push(Record::Group(Box::new(group)));
+        }
+        records
+    }
+
+    fn add(&mut self, delivery: Delivery) -> DeliveryRecord {
+        let record = DeliveryRecord::new(&delivery);
+        if let Err(NotAdded::Full { .. }) = self.outbox.add(delivery) {
+            // The caller has looked for room; what comes through all the same is bounded by what one alert makes.
+            self.outbox.restore(record.clone());
+        }
+        record
+    }
+
+    /// Holds on to what a message is made of: `said` is part of it by now.
+    fn hold(&mut self, group: &Group, said: &Arc<Said>) {
+        let key = (group.endpoint.clone(), group.id.clone());
+        let before = self.groups.insert(key, group.clone());
+        // What it held, and holds no more.
+        for id in before.iter().flat_map(alerts_of).filter(|id| !alerts_of(group).any(|now| now == *id)) {
+            self.let_go(id);
+        }
+        if alerts_of(group).any(|id| id == said.id()) {
+            let held = self.alerts.entry(said.id().to_owned()).or_insert_with(|| (Arc::clone(said), 0));
+            held.1 += 1;
+        }
+    }
+
+    fn let_go(&mut self, id: &str) {
+        if let Some((_, users)) = self.alerts.get_mut(id) {
+            *users = users.saturating_sub(1);
+            if *users == 0 {
+                self.alerts.remove(id);
+            }
+        }
+    }
+
+    /// What to send now. Everything that was returned before must be recorded.
+    pub fn due(&mut self, now_ms: i64) -> Vec<(Attempt, Message)> {
+        let attempts = self.outbox.due(now_ms);
+        attempts
+            .into_iter()
+            .map(|attempt| {
+                let message = self.message(&attempt);
+                (attempt, message)
+            })
+            .collect()
+    }
+
+    /// Takes how an attempt ended. Returns what must be recorded.
+    pub fn done(&mut self, attempt: u64, outcome: &Outcome, now_ms: i64, rng: &mut dyn FnMut() -> u64) -> Vec<Record> {
+        let changes = self.outbox.done(attempt, outcome, now_ms, rng);
+        self.recorded(changes, now_ms)
+    }
+
+    /// Gives up what is too old. Returns what must be recorded.
+    pub fn expire(&mut self, now_ms: i64) -> Vec<Record> {
+        let changes = self.outbox.expire(now_ms);
+        self.recorded(changes, now_ms)
+    }
+
+    /// Enables an endpoint again that had said 410. Empty where it was enabled, `None` where there is none.
+    pub fn enable(&mut self, endpoint: &str, now_ms: i64) -> Option<Vec<Record>> {
+        self.outbox.health(endpoint)?;
+        let changes = self.outbox.enable(endpoint, now_ms);
+        Some(self.recorded(changes, now_ms))
+    }
+
+    /// Sends a message again. Returns what must be recorded; `None` where there is no such endpoint, or it is under way.
+    pub fn resend(&mut self, message: query::Message, now_ms: i64) -> Option<Vec<Record>> {
+        let query::Message { delivery, group, alerts } = message;
+        let finished_ms = delivery.last.as_ref().map_or(delivery.created_ms, |l| l.at_ms);
+        let key = (finished_ms, delivery.endpoint.clone(), delivery.id.clone());
+        let change = self.outbox.resend(delivery, now_ms)?;
+        self.finished.remove(&key);
+        for said in alerts {
+            self.hold(&group, &Arc::new(said));
+        }
+        self.groups.insert((group.endpoint.clone(), group.id.clone()), group);
+        Some(self.recorded(vec![change], now_ms))
+    }
+
+    fn recorded(&mut self, changes: Vec<Change>, now_ms: i64) -> Vec<Record> {
+        let mut records = Vec::new();
+        for change in changes {
+            match change {
+                Change::Delivered(r) | Change::Dead(r) => {
+                    if r.state == State::Dead {
+                        tracing::error!(
+                            endpoint = r.endpoint,
+                            id = r.id,
+                            incident = r.incident,
+                            "given up: {}; /v1/alerts has it",
+                            r.last.as_ref().and_then(|l| l.error.as_deref()).unwrap_or("no answer")
+                        );
+                    }
+                    let group = self.groups.remove(&(r.endpoint.clone(), r.id.clone()));
+                    group.iter().flat_map(alerts_of).for_each(|id| self.let_go(id));
+                    self.finished.insert((now_ms, r.endpoint.clone(), r.id.clone()));
+                    records.push(Record::Delivery(Box::new(r)));
+                }
+                Change::Failed(r) | Change::Resent(r) => records.push(Record::Delivery(Box::new(r))),
+                Change::Disabled(r) => {
+                    tracing::error!(
+                        endpoint = r.endpoint,
+                        "the receiver wants nothing more (410): what waits is held, until `mailfuse webhook enable`"
+                    );
+                    records.push(endpoint(r));
+                }
+                Change::Enabled(r) => records.push(endpoint(r)),
+            }
+        }
+        records
+    }
+
+    /// Forgets what was finished before. Returns what must be recorded.
+    pub fn forget(&mut self, before_ms: i64) -> Vec<Record> {
+        let mut records = Vec::new();
+        while self.finished.first().is_some_and(|(at_ms, ..)| *at_ms < before_ms) {
+            let Some((_, endpoint, id)) = self.finished.pop_first() else { break };
+            for prefix in [DELIVERY, GROUP] {
+                records.push(Record::Gone(format!("{prefix}{endpoint}/{id}")));
+            }
+        }
+        records
+    }
+
+    /// When there is something to do without an attempt having ended.
+    pub fn next_ms(&self) -> Option<i64> {
+        self.outbox.next_ms()
+    }
+
+    /// The endpoints.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// Everything that waits.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The message of an attempt: of the same group always the same.
+    fn message(&self, attempt: &Attempt) -> Message {
+        let group = self.groups.get(&(attempt.endpoint.clone(), attempt.id.clone()));
+        let is_every = self.endpoints.iter().any(|e| e.name == attempt.endpoint && e.deliver == Deliver::Every);
+        let parts: Vec<&Said> = group
+            .iter()
+            .flat_map(|g| alerts_of(g))
+            .filter_map(|id| self.alerts.get(id).map(|(said, _)| &**said))
+            .collect();
+        let accounts: Vec<&Alert> = parts
+            .iter()
+            .filter_map(|said| match said {
+                Said::Account(alert) => Some(&**alert),
+                Said::Fleet(_) => None,
+            })
+            .collect();
+        let id = attempt.id.clone();
+        match (group.map(|g| &g.holds), parts.last()) {
+            (Some(Holds::Storm(storm)), _) => Message {
+                id,
+                kind: "storm".to_owned(),
+                at: storm.last_ts,
+                severity: storm.severity(),
+                incident: STORM_LANE.to_owned(),
+                link: if self.link.is_empty() { String::new() } else { storm.link(&self.link) },
+                what: What::Storm(storm.clone()),
+            },
+            (_, Some(Said::Account(last))) => Message {
+                id,
+                kind: kind(parts[parts.len() - 1]),
+                at: last.ts,
+                severity: accounts.iter().map(|a| a.severity).max().unwrap_or(last.severity),
+                incident: last.incident.clone(),
+                link: self.link_to(&last.incident),
+                what: if is_every {
+                    What::Alert(last.clone())
+                } else {
+                    What::Incident(Box::new(incident(last, &accounts)))
+                },
+            },
+            (_, Some(Said::Fleet(notice))) => Message {
+                id,
+                kind: kind(parts[parts.len() - 1]),
+                at: notice.ts,
+                severity: notice.severity,
+                incident: notice.incident.clone(),
+                link: if self.link.is_empty() { String::new() } else { format!("{}/v1/alerts", self.link) },
+                what: What::Other {
+                    summary: notice.evidence.first().map(|r| r.text.clone()).unwrap_or_default(),
+                    over: false,
+                    data: serde_json::to_value(notice).unwrap_or_default(),
+                },
+            },
+            // Its alert is gone from the topic before it was sent: that it was there can still be said.
+            (_, None) => Message {
+                id,
+                kind: "account.flagged".to_owned(),
+                at: crate::event::Timestamp(0),
+                severity: Severity::Critical,
+                incident: attempt.incident.clone(),
+                link: self.link_to(&attempt.incident),
+                what: What::Other {
+                    summary: format!("incident {}: its alerts are not stored any more", attempt.incident),
+                    over: false,
+                    data: serde_json::Value::Null,
+                },
+            },
+        }
+    }
+
+    fn link_to(&self, incident: &str) -> String {
+        if self.link.is_empty() { String::new() } else { format!("{}/v1/incidents/{incident}", self.link) }
+    }
+}
+
+fn endpoint(record: EndpointRecord) -> Record {
+    Record::Endpoint(Box::new(record))
+}
+
+fn alerts_of(group: &Group) -> std::slice::Iter<'_, String> {
+    match &group.holds {
+        Holds::Incident { alerts, .. } => alerts.iter(),
+        Holds::Storm(_) => [].iter(),
+    }
+}
+
+fn incident(last: &Alert, alerts: &[&Alert]) -> Incident {
+    let burst = alerts.iter().rev().find_map(|a| a.burst.as_ref());
+    let over = alerts.iter().any(|a| a.kind == AlertKind::Cleared);
+    Incident {
+        account: last.account.clone(),
+        tenant: last.tenant.clone(),
+        state: if over { IncidentState::Cleared } else { IncidentState::Open },
+        alerts: alerts.iter().map(|a| (*a).clone()).collect(),
+        counts: Counts {
+            alerts: alerts.len() as u64,
+            messages: burst.map_or(0, |b| b.messages),
+            recipients: burst.map_or(0, |b| b.recipients),
+            new_recipients: burst.map_or(0, |b| b.new_recipients),
+            bounced: burst.map_or(0, |b| b.bounced),
+        },
+    }
+}
+
+fn kind(said: &Said) -> String {
+    let value = match said {
+        Said::Account(alert) => serde_json::to_value(alert.kind),
+        Said::Fleet(notice) => serde_json::to_value(notice.kind),
+    };
+    value.ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn severity(said: &Said) -> Severity {
+    match said {
+        Said::Account(alert) => alert.severity,
+        Said::Fleet(notice) => notice.severity,
+    }
+}
+
+fn facts<'a>(said: &'a Said, kind: &'a str) -> Facts<'a> {
+    match said {
+        Said::Account(a) => Facts { kind, severity: a.severity, tenant: Some(&a.tenant), pattern: Some(a.pattern) },
+        Said::Fleet(n) => Facts { kind, severity: n.severity, tenant: None, pattern: None },
+    }
+}
+
+fn news<'a>(said: &'a Said, endpoint: &'a str, kind: &'a str, n: u64, told: Told, not_before_ms: i64) -> News<'a> {
+    let (account, tenant, recipients, at) = match said {
+        Said::Account(a) => (&*a.account, &*a.tenant, a.burst.as_ref().map_or(0, |b| b.recipients), a.ts),
+        Said::Fleet(n) => ("", "", 0, n.ts),
+    };
+    News {
+        endpoint,
+        alert: said.id(),
+        incident: said.incident(),
+        kind,
+        severity: severity(said),
+        account,
+        tenant,
+        recipients,
+        seq: n,
+        at,
+        // What sums up a storm does not drown in it.
+        told: if matches!(said, Said::Fleet(_)) { Told::Itself } else { told },
+        not_before_ms,
+    }
+}
