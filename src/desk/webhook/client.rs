@@ -155,7 +155,7 @@ impl Client {
                 found.map_err(|_| Failed::Retry("its name could not be looked up"))?
             }
         };
-        let (mut blocked, mut trouble) = (None, "its name has no address");
+        let (mut blocked, mut trouble) = (None, None);
         for address in addresses {
             match not_public(address.ip()).filter(|_| !self.allow_private) {
                 Some(why) => {
@@ -163,15 +163,15 @@ impl Client {
                 }
                 None => match timeout(CONNECT_WITHIN, TcpStream::connect(address)).await {
                     Ok(Ok(stream)) => return Ok(stream),
-                    Ok(Err(e)) => trouble = connect_trouble(&e),
-                    Err(_) => trouble = "no connection in time",
+                    Ok(Err(e)) => trouble = Some(connect_trouble(&e)),
+                    Err(_) => trouble = Some("no connection in time"),
                 },
             }
         }
-        match blocked {
-            Some(why) => Err(Failed::Blocked(format!("it is {why}: set allow_private if that is meant"))),
-            None => Err(Failed::Retry(trouble)),
-        }
+        Err(match (trouble, blocked) {
+            (None, Some(why)) => Failed::Blocked(format!("it is {why}: set allow_private if that is meant")),
+            (trouble, _) => Failed::Retry(trouble.unwrap_or("its name has no address")),
+        })
     }
 }
 

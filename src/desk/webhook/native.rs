@@ -73,13 +73,13 @@ fn data(message: &Message) -> Result<Value, serde_json::Error> {
     })
 }
 
-/// One after the other, until it fits: what is missed least goes first.
+/// One after the other, until it fits: what is missed least goes first. What the schema wants of an alert stays: one piece of
+/// evidence, for example.
 const STEPS: &[fn(&mut Message)] = &[
     |m| each(m, |alert| burst(alert, 0, usize::MAX)),
     |m| each(m, |alert| alert.evidence.truncate(2)),
     |m| each(m, |alert| alert.evidence.truncate(1)),
     |m| each(m, |alert| alert.evidence.iter_mut().for_each(|e| cut_json(&mut e.text, 300))),
-    |m| each(m, |alert| alert.evidence.clear()),
     |m| {
         if let What::Incident(incident) = &mut m.what {
             incident.alerts.drain(..incident.alerts.len().saturating_sub(2));
@@ -101,7 +101,11 @@ const STEPS: &[fn(&mut Message)] = &[
     },
     |m| {
         names(m, 120);
-        each(m, |alert| (alert.relays.clear(), burst(alert, 0, 0)).1);
+        each(m, |alert| {
+            alert.relays.truncate(1);
+            alert.evidence.iter_mut().for_each(|e| cut_json(&mut e.text, 120));
+            burst(alert, 0, 0);
+        });
         if m.link.len() > 300 {
             // A link that is cut leads elsewhere.
             m.link.clear();
