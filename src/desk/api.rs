@@ -13,7 +13,6 @@ use axum::{Json, Router};
 use crossbeam_channel::Sender;
 use rusqlite::Connection;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
 use super::index::query::{self, Alerts, Deliveries, Incidents};
@@ -205,15 +204,9 @@ async fn resend(State(desk): State<Desk>, Path((endpoint, id)): Path<(String, St
     wish(&desk, |reply| Command::Resend { message: Box::new(message), reply }, busy).await
 }
 
-#[derive(Serialize)]
-struct Whole {
-    incident: Box<RawValue>,
-    alerts: Vec<Box<RawValue>>,
-}
-
 async fn incident(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
     match ask(&desk, move |c| query::incident(c, &id)).await? {
-        Some((incident, alerts)) => Ok(Json(Whole { incident, alerts }).into_response()),
+        Some(whole) => Ok(Json(whole).into_response()),
         None => Err(Problem::new(
             StatusCode::NOT_FOUND,
             "no such incident",

@@ -77,6 +77,13 @@ pub struct Page {
     pub next: Option<i64>,
 }
 
+/// An incident, and its alerts as they were written.
+#[derive(Debug, Serialize)]
+pub struct Whole {
+    incident: Box<RawValue>,
+    alerts: Vec<Box<RawValue>>,
+}
+
 /// A page of one of the tables. `wanted`: column, comparison, value.
 fn page(
     c: &Connection,
@@ -159,12 +166,12 @@ pub fn deliveries(c: &Connection, q: &Deliveries) -> Result<Page, rusqlite::Erro
 ///
 /// # Errors
 /// Where the index cannot be read.
-pub fn incident(c: &Connection, id: &str) -> Result<Option<(Box<RawValue>, Vec<Box<RawValue>>)>, rusqlite::Error> {
+pub fn incident(c: &Connection, id: &str) -> Result<Option<Whole>, rusqlite::Error> {
     let found: Option<String> =
         c.prepare_cached("SELECT json FROM incidents WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
     let Some(found) = found else { return Ok(None) };
     let alerts = alerts(c, &Alerts { incident: Some(id.to_owned()), limit: Some(PAGE_MAX), ..Alerts::default() })?;
-    Ok(Some((raw(found)?, alerts.items)))
+    Ok(Some(Whole { incident: raw(found)?, alerts: alerts.items }))
 }
 
 /// A message as it was recorded: where it stands, what it is made of, its alerts. `None` where it is not known.
