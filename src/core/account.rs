@@ -1,7 +1,5 @@
 //! One account: what is counted of it, and how an event changes that.
 
-use serde::Deserialize;
-
 use super::alert::Severity;
 use super::baseline::{Baseline, DAY_S, Teaches};
 use super::contacts::Contacts;
@@ -21,10 +19,8 @@ use crate::event::{Auth, Event, Kind, Outcome, Send};
 /// Relay names that are told apart for one account; further ones share the last place.
 const RELAYS_MAX: usize = 32;
 
-/// The state of one account.
-///
-/// `Deserialize` is for files of version 1; everything since is stored packed (`packed`).
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// The state of one account; stored packed (`packed`).
+#[derive(Debug, Clone, PartialEq)]
 pub struct Account {
     pub(super) name: Box<str>,
     /// Where it is not the default that follows from the name.
@@ -226,6 +222,7 @@ impl Account {
             self.domains.shrink(oldest_s);
             self.relays.shrink(oldest_s);
             self.repeats.sweep(now_s, policy.detect.repeat_s);
+            self.windows.compact(&policy.spans, now_s);
         }
     }
 

@@ -26,4 +26,5 @@ mod slots;
 mod store;
 pub mod tail;
 pub mod verdict;
+pub mod version1;
 pub mod window;

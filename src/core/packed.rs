@@ -19,10 +19,12 @@ use super::recent::Recent;
 use super::repeats::Repeats;
 use super::sends::{Sends, seconds};
 use super::verdict::Stratum;
-use super::window::Windows;
+use super::version1::Windows1;
+use super::window::{Spans, Windows};
 
-/// Version of the form that is written.
-const VERSION: u8 = 1;
+/// Version of the form that is written. The one before differs in the windows alone.
+const VERSION: u8 = 2;
+const VERSION_1: u8 = 1;
 /// No packed account is larger, in bytes.
 pub const PACKED_MAX: usize = 4_000_000;
 /// Relay names of one account.
@@ -74,7 +76,7 @@ pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
     account.recipients.pack(out, &uses, clock_s);
     account.domains.pack(out, &uses, clock_s);
     account.relays.pack(out, &[], clock_s);
-    account.windows.pack(out);
+    account.windows.pack(out, clock_s);
     if !account.repeats.is_default() {
         account.repeats.pack(out, clock_s);
     }
@@ -105,7 +107,7 @@ pub fn parts(account: &Account, prints: &Fingerprint) -> [(&'static str, usize);
         ("networks", bytes(&|out| account.networks.pack(out, clock_s))),
         ("sends", bytes(&|out| account.sends.pack(out, account.clock_ms, prints))),
         ("distinct", bytes(&distinct)),
-        ("windows", bytes(&|out| account.windows.pack(out))),
+        ("windows", bytes(&|out| account.windows.pack(out, clock_s))),
         ("repeats", if account.repeats.is_default() { 0 } else { bytes(&|out| account.repeats.pack(out, clock_s)) }),
     ]
 }
@@ -117,16 +119,17 @@ pub fn name(packed: &[u8]) -> Option<&str> {
     from.text().ok()
 }
 
-/// Unpacks an account. `prints` are those that it was packed with.
+/// Unpacks an account. `prints` are those that it was packed with, `spans` those of its windows.
 ///
 /// # Errors
 /// Where the bytes are no account, or one of a newer version. Never asks for more memory than an account can take.
-pub fn unpack(packed: &[u8], prints: &Fingerprint) -> Result<Account, Unreadable> {
+pub fn unpack(packed: &[u8], prints: &Fingerprint, spans: &Spans) -> Result<Account, Unreadable> {
     if packed.len() > PACKED_MAX {
         return Err(Unreadable("larger than any account"));
     }
     let mut from = Input::new(packed);
-    if from.byte()? != VERSION {
+    let version = from.byte()?;
+    if ![VERSION_1, VERSION].contains(&version) {
         return Err(Unreadable("another version"));
     }
     let name = from.text()?;
@@ -158,7 +161,10 @@ pub fn unpack(packed: &[u8], prints: &Fingerprint) -> Result<Account, Unreadable
     account.recipients = Recent::unpack(&mut from, &uses, clock_s)?;
     account.domains = Recent::unpack(&mut from, &uses, clock_s)?;
     account.relays = Recent::unpack(&mut from, &[], clock_s)?;
-    account.windows = Windows::unpack(&mut from)?;
+    account.windows = match version {
+        VERSION_1 => Windows1::unpack(&mut from)?.timeline(spans, clock_s),
+        _ => Windows::unpack(&mut from, clock_s)?,
+    };
     if flags & HAS_REPEATS != 0 {
         account.repeats = Repeats::unpack(&mut from, clock_s)?;
     }
@@ -200,7 +206,7 @@ macro_rules! part {
     };
 }
 
-part!(Windows, |w, out| w.pack(out), |from| Self::unpack(from));
+part!(Windows, |w, out| w.pack(out, u32::MAX), |from| Self::unpack(from, u32::MAX));
 part!(Contacts, |c, out| c.pack(out), |from| Self::unpack(from));
 part!(Recent, |r, out| r.pack(out, &[], 0), |from| Self::unpack(from, &[], 0));
 part!(Repeats, |r, out| r.pack(out, 0), |from| Self::unpack(from, 0));

@@ -70,8 +70,8 @@ impl Shard {
     pub fn new(policy: Arc<Policy>, history_since: Timestamp) -> Self {
         let prints = Fingerprint::new(&policy.key);
         Self {
+            accounts: Slots::new(prints.clone(), policy.spans.clone()),
             policy,
-            accounts: Slots::new(prints.clone()),
             prints,
             history_since,
             due: BTreeSet::new(),

@@ -12,6 +12,7 @@ use super::fingerprint::Fingerprint;
 use super::packed::{self, PACKED_MAX};
 use super::store::{At, Store, records};
 use super::verdict::Stratum;
+use super::window::Spans;
 
 /// Touched since the last checkpoint began.
 const CHANGED: u8 = 1;
@@ -44,6 +45,7 @@ enum Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     prints: Fingerprint,
+    spans: Spans,
     slots: Vec<Slot>,
     store: Store,
     marks: Vec<u8>,
@@ -67,9 +69,10 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(prints: Fingerprint) -> Self {
+    pub(super) fn new(prints: Fingerprint, spans: Spans) -> Self {
         Self {
             prints,
+            spans,
             slots: Vec::new(),
             store: Store::default(),
             marks: Vec::new(),
@@ -210,7 +213,7 @@ impl Slots {
         let Slot::Packed(at) = self.slots[place] else { return };
         let packed = self.store.get(at);
         // It was packed here, or unpacked once when it was restored: it cannot be damaged.
-        let unpacked = packed::unpack(packed, &self.prints);
+        let unpacked = packed::unpack(packed, &self.prints, &self.spans);
         debug_assert!(unpacked.is_ok(), "{unpacked:?}");
         let account =
             unpacked.unwrap_or_else(|_| Account::new(packed::name(packed).unwrap_or_default(), 0, Stratum::Unknown));
@@ -295,7 +298,7 @@ impl Slots {
     pub(super) fn copy(&self, place: usize) -> Option<Account> {
         match &self.slots[place] {
             Slot::Hot(account) => Some((**account).clone()),
-            Slot::Packed(at) => packed::unpack(self.store.get(*at), &self.prints).ok(),
+            Slot::Packed(at) => packed::unpack(self.store.get(*at), &self.prints, &self.spans).ok(),
             Slot::Vacant => None,
         }
     }
@@ -329,7 +332,7 @@ impl Slots {
 
     /// Takes in a stored account, in the place of one of the same name. Returns its place.
     pub(super) fn restore_packed(&mut self, name: &str, packed: &[u8]) -> Result<usize, Unreadable> {
-        let account = packed::unpack(packed, &self.prints)?;
+        let account = packed::unpack(packed, &self.prints, &self.spans)?;
         if account.name() != name {
             return Err(Unreadable("stored under another name"));
         }
