@@ -10,10 +10,11 @@
 
 use super::account::Account;
 use super::baseline::Baseline;
-use super::codec::{Input, Unreadable, put, put_name, put_near, put_signed, put_text};
+use super::codec::{Input, Unreadable, put_name, put_near, put_signed, put_text};
 use super::contacts::Contacts;
 use super::fingerprint::Fingerprint;
 use super::incident::Incident;
+use super::names::Names;
 use super::networks::Networks;
 use super::recent::Recent;
 use super::repeats::Repeats;
@@ -52,7 +53,7 @@ pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
         bit(account.tenant.is_some(), HAS_TENANT)
             | bit(account.incident.is_some(), HAS_INCIDENT)
             | bit(account.cleared_ms != 0, HAS_CLEARED)
-            | bit(!account.repeats.is_default(), HAS_REPEATS)
+            | bit(account.repeats.is_some(), HAS_REPEATS)
             | stratum << STRATUM_SHIFT,
     );
     put_signed(out, account.clock_ms);
@@ -66,10 +67,7 @@ pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
     account.baseline.pack(out, clock_s);
     account.contacts.pack(out);
     account.networks.pack(out, clock_s);
-    put(out, account.relay_names.len() as u64);
-    for name in &account.relay_names {
-        put_name(out, name);
-    }
+    account.relay_names.pack(out);
     account.sends.pack(out, account.clock_ms, prints);
     // Recipients and domains were mostly last used by the sends that are remembered.
     let uses = account.sends.uses(prints);
@@ -77,8 +75,8 @@ pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
     account.domains.pack(out, &uses, clock_s);
     account.relays.pack(out, &[], clock_s);
     account.windows.pack(out, clock_s);
-    if !account.repeats.is_default() {
-        account.repeats.pack(out, clock_s);
+    if let Some(repeats) = &account.repeats {
+        repeats.pack(out, clock_s);
     }
     if let Some(incident) = &account.incident {
         incident.pack(out);
@@ -108,7 +106,7 @@ pub fn parts(account: &Account, prints: &Fingerprint) -> [(&'static str, usize);
         ("sends", bytes(&|out| account.sends.pack(out, account.clock_ms, prints))),
         ("distinct", bytes(&distinct)),
         ("windows", bytes(&|out| account.windows.pack(out, clock_s))),
-        ("repeats", if account.repeats.is_default() { 0 } else { bytes(&|out| account.repeats.pack(out, clock_s)) }),
+        ("repeats", account.repeats.as_ref().map_or(0, |repeats| bytes(&|out| repeats.pack(out, clock_s)))),
     ]
 }
 
@@ -154,8 +152,7 @@ pub fn unpack(packed: &[u8], prints: &Fingerprint, spans: &Spans) -> Result<Acco
     account.baseline = Baseline::unpack(&mut from, clock_s)?;
     account.contacts = Contacts::unpack(&mut from)?;
     account.networks = Networks::unpack(&mut from, clock_s)?;
-    let relays = from.count(RELAYS_MAX, 1)?;
-    account.relay_names = (0..relays).map(|_| from.name()).collect::<Result<_, _>>()?;
+    account.relay_names = Names::unpack(&mut from, RELAYS_MAX)?;
     account.sends = Sends::unpack(&mut from, clock_ms, prints)?;
     let uses = account.sends.uses(prints);
     account.recipients = Recent::unpack(&mut from, &uses, clock_s)?;
@@ -166,10 +163,10 @@ pub fn unpack(packed: &[u8], prints: &Fingerprint, spans: &Spans) -> Result<Acco
         _ => Windows::unpack(&mut from, clock_s)?,
     };
     if flags & HAS_REPEATS != 0 {
-        account.repeats = Repeats::unpack(&mut from, clock_s)?;
+        account.repeats = Some(Box::new(Repeats::unpack(&mut from, clock_s)?));
     }
     if flags & HAS_INCIDENT != 0 {
-        account.incident = Some(Incident::unpack(&mut from)?);
+        account.incident = Some(Incident::unpack(&mut from)?.into());
     }
     if from.left() > 0 {
         return Err(Unreadable("something follows"));

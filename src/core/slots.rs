@@ -34,6 +34,25 @@ const LONG: u8 = 1 << 7;
 /// Hot accounts that are looked at for the mean of their bytes.
 const SAMPLE: usize = 256;
 
+/// Where an account is, found by its name.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Half of the name's hash: hardly any other name is ever looked at, and none when the table grows.
+    hash: u32,
+    place: u32,
+}
+
+impl Entry {
+    fn new(hash: u64, place: usize) -> Self {
+        Self { hash: hash as u32, place: place as u32 }
+    }
+
+    /// What the table goes by, from its low and its highest bits.
+    fn spread(&self) -> u64 {
+        u64::from(self.hash) << 32 | u64::from(self.hash)
+    }
+}
+
 #[derive(Debug)]
 enum Slot {
     Hot(Box<Account>),
@@ -49,8 +68,8 @@ pub(super) struct Slots {
     slots: Vec<Slot>,
     store: Store,
     marks: Vec<u8>,
-    /// Hash of the name to the place.
-    places: HashTable<u32>,
+    /// By the hash of the name.
+    places: HashTable<Entry>,
     /// Places without an account.
     vacant: Vec<u32>,
     /// Places of hot accounts, some of which may have been packed meanwhile.
@@ -99,8 +118,9 @@ impl Slots {
     }
 
     pub(super) fn find(&self, name: &str) -> Option<usize> {
-        let place = self.places.find(self.prints.of(name), |&p| self.name(p as usize) == name)?;
-        Some(*place as usize)
+        let sought = Entry::new(self.prints.of(name), 0);
+        let found = |e: &Entry| e.hash == sought.hash && self.name(e.place as usize) == name;
+        Some(self.places.find(sought.spread(), found)?.place as usize)
     }
 
     /// Reads what is going to be used of these accounts, all of them side by side: each of them lies somewhere else in memory, and
@@ -108,7 +128,10 @@ impl Slots {
     pub(super) fn look_ahead(&self, hashes: &[u64], places: &mut Vec<u32>) -> u64 {
         places.clear();
         // By hash alone: another account of the same one is looked at for nothing.
-        places.extend(hashes.iter().filter_map(|&hash| self.places.find(hash, |_| true)));
+        places.extend(hashes.iter().filter_map(|&hash| {
+            let sought = Entry::new(hash, 0);
+            Some(self.places.find(sought.spread(), |e| e.hash == sought.hash)?.place)
+        }));
         let mut sum = places.iter().map(|&p| u64::from(self.marks[p as usize])).sum::<u64>();
         for &place in places.iter() {
             if let Slot::Hot(account) = &self.slots[place as usize] {
@@ -144,8 +167,8 @@ impl Slots {
             self.marks[place] |= TOUCHED;
             self.note_changed(place);
         }
-        let (slots, store, prints) = (&self.slots, &self.store, &self.prints);
-        self.places.insert_unique(hash, place as u32, |&p| prints.of(slots[p as usize].name(store)));
+        let entry = Entry::new(hash, place);
+        self.places.insert_unique(entry.spread(), entry, Entry::spread);
         place
     }
 
@@ -153,7 +176,7 @@ impl Slots {
     pub(super) fn remove(&mut self, place: usize) {
         self.set_aside(place);
         let hash = self.prints.of(self.name(place));
-        if let Ok(entry) = self.places.find_entry(hash, |&p| p as usize == place) {
+        if let Ok(entry) = self.places.find_entry(Entry::new(hash, place).spread(), |e| e.place as usize == place) {
             entry.remove();
         }
         match std::mem::replace(&mut self.slots[place], Slot::Vacant) {
@@ -359,7 +382,7 @@ impl Slots {
             + self.before.values().map(|b| b.len()).sum::<usize>()
             + self.slots.capacity() * size_of::<Slot>()
             + self.marks.capacity()
-            + self.places.capacity() * (size_of::<u32>() + 1)
+            + self.places.capacity() * (size_of::<Entry>() + 1)
             + lists.iter().map(|l| l.capacity() * size_of::<u32>()).sum::<usize>()
     }
 }

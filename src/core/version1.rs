@@ -1,5 +1,7 @@
 //! Stored forms of version 1, which had a list of cells for each window: read, and never written.
 
+use std::net::IpAddr;
+
 use serde::Deserialize;
 
 use super::account::Account;
@@ -10,7 +12,7 @@ use super::incident::Incident;
 use super::networks::Networks;
 use super::recent::Recent;
 use super::repeats::Repeats;
-use super::sends::Sends;
+use super::sends::{Sends, Sent, TEXT_MAX, mark};
 use super::verdict::Stratum;
 use super::window::{Cell, Counters, STEPS, Spans, WINDOWS_MAX, Windows, start_s, width_s};
 
@@ -75,6 +77,58 @@ impl Windows1 {
     }
 }
 
+#[derive(Debug, Deserialize)]
+struct Sends1 {
+    sent: Vec<Sent1>,
+    /// Always 0.
+    _first: u32,
+    unswept: u32,
+}
+
+#[derive(Debug, Deserialize)]
+struct Sent1 {
+    key: u64,
+    ts_ms: i64,
+    recipients: u32,
+    new: u32,
+    refused: u32,
+    named: bool,
+    foreign: bool,
+    counted: bool,
+    relay: u8,
+    relay_sure: bool,
+    client_ip: Option<IpAddr>,
+    queue_id: Option<Box<str>>,
+    domains: Vec<(Box<str>, u32)>,
+}
+
+impl Sends1 {
+    fn sends(self) -> Sends {
+        let sent = |s: Sent1| {
+            let marks = [
+                (s.named, mark::NAMED),
+                (s.foreign, mark::FOREIGN),
+                (s.counted, mark::COUNTED),
+                (s.relay_sure, mark::RELAY_SURE),
+            ];
+            let domains = s.domains.iter().filter(|(domain, _)| domain.len() <= TEXT_MAX);
+            Sent {
+                key: s.key,
+                ts_ms: s.ts_ms,
+                recipients: s.recipients,
+                new: s.new,
+                refused: s.refused,
+                marks: marks.into_iter().filter(|m| m.0).fold(0, |all, (_, mark)| all | mark),
+                relay: s.relay,
+                client_ip: s.client_ip,
+                ..Sent::default()
+            }
+            .with_texts(s.queue_id.as_deref(), domains.map(|(domain, n)| (&**domain, *n)))
+        };
+        Sends::of(self.sent.into_iter().map(sent).collect(), self.unswept)
+    }
+}
+
 /// An account of a file of version 1, by the order of its fields.
 #[derive(Debug, Deserialize)]
 pub struct Account1 {
@@ -89,7 +143,7 @@ pub struct Account1 {
     domains: Recent,
     relays: Recent,
     networks: Networks,
-    sends: Sends,
+    sends: Sends1,
     relay_names: Vec<Box<str>>,
     repeats: Repeats,
     stratum: Stratum,
@@ -110,11 +164,11 @@ impl Account1 {
         account.domains = self.domains;
         account.relays = self.relays;
         account.networks = self.networks;
-        account.sends = self.sends;
-        account.relay_names = self.relay_names;
-        account.repeats = self.repeats;
+        account.sends = self.sends.sends();
+        account.relay_names = self.relay_names.iter().collect();
+        account.repeats = Some(self.repeats).filter(|r| !r.is_default()).map(Box::new);
         account.cleared_ms = self.cleared_ms;
-        account.incident = self.incident;
+        account.incident = self.incident.map(Box::new);
         if let Some(incident) = &mut account.incident {
             // Not stored then; it was flagged at some moment between these two.
             incident.flagged_ms = incident.start_ms;
