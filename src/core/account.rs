@@ -2,6 +2,7 @@
 
 use super::alert::Severity;
 use super::baseline::{Baseline, DAY_S, Teaches};
+use super::codec::read_ahead;
 use super::contacts::Contacts;
 use super::fingerprint::Fingerprint;
 use super::incident::Incident;
@@ -164,8 +165,8 @@ impl Account {
 
     /// Reads one word of everything that an event will use; see [`super::shard::Shard::look_ahead`].
     pub(super) fn look_ahead(&self) -> u64 {
-        let word = |bytes: &str| bytes.as_bytes().first().copied().map_or(0, u64::from);
-        word(&self.name)
+        read_ahead(self.name.as_bytes(), 1, |&b| b.into())
+            .wrapping_add(self.baseline.active_days.into())
             .wrapping_add(self.relay_names.look_ahead())
             .wrapping_add(self.windows.look_ahead())
             .wrapping_add(self.contacts.look_ahead())
@@ -261,11 +262,11 @@ impl Account {
                 domain_before = Some(domain);
             }
             if self.contacts.learn(hash) {
-                if sent.new == 0 {
-                    sent.keep_queue_id(send.queue_id.as_deref());
+                match sent.new {
+                    0 => sent.begin(send.queue_id.as_deref(), domain),
+                    _ => _ = sent.count_domain(domain),
                 }
                 sent.new += 1;
-                sent.count_domain(domain);
             }
         }
         let new_damped = damped(sent.new);

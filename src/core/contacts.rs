@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use super::codec::{Input, Unreadable, put};
+use super::codec::{Input, Unreadable, put, read_ahead};
 
 /// Contacts that are kept in 16 bits.
 const NARROW_MAX: usize = 256;
@@ -58,7 +58,7 @@ impl Contacts {
     /// Reads where a search begins; see [`super::shard::Shard::look_ahead`].
     pub(super) fn look_ahead(&self) -> u64 {
         let middle = |list: &[u32]| list.get(list.len() / 2).copied().map_or(0, u64::from);
-        let narrow = self.narrow.get(self.narrow.len() / 2).copied().map_or(0, u64::from);
+        let narrow = read_ahead(&self.narrow, 2, |&n| n.into());
         narrow + self.more.as_ref().map_or(0, |m| middle(&m.fresh) + middle(&m.wide) + middle(&m.older))
     }
 

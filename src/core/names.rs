@@ -1,6 +1,6 @@
 //! A few names in one block of memory: an account's relays, which are looked through for each event.
 
-use super::codec::{Input, Unreadable, put_name};
+use super::codec::{Input, Unreadable, put, put_name, read_ahead};
 
 /// Names, told apart by their places, in order of appearance.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -60,11 +60,11 @@ impl Names {
 
     /// Reads where a search begins; see [`super::shard::Shard::look_ahead`].
     pub(super) fn look_ahead(&self) -> u64 {
-        self.bytes.first().copied().map_or(0, u64::from)
+        read_ahead(&self.bytes, 2, |&b| b.into())
     }
 
     pub(super) fn pack(&self, out: &mut Vec<u8>) {
-        super::codec::put(out, self.len as u64);
+        put(out, self.len as u64);
         self.iter().for_each(|name| put_name(out, name));
     }
 

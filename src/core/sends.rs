@@ -107,6 +107,12 @@ impl Sent {
         self
     }
 
+    /// Keeps the queue id for showing it, and counts the first new recipient, at `domain`.
+    pub fn begin(&mut self, queue_id: Option<&str>, domain: &str) {
+        let domain = Some(domain).filter(|d| d.len() <= TEXT_MAX);
+        self.texts = Texts::new(queue_id.filter(|q| q.len() <= QUEUE_ID_MAX), domain);
+    }
+
     /// Keeps the queue id, for showing it.
     pub fn keep_queue_id(&mut self, queue_id: Option<&str>) {
         self.texts.set_queue_id(queue_id.filter(|q| q.len() <= QUEUE_ID_MAX));
@@ -146,9 +152,9 @@ impl PartialEq for Sends {
 }
 
 impl Sends {
-    /// Reads the newest; see [`super::shard::Shard::look_ahead`].
+    /// Reads the newest, as far back as most searches go; see [`super::shard::Shard::look_ahead`].
     pub(super) fn look_ahead(&self) -> u64 {
-        self.sent.back().map_or(0, |s| s.key)
+        self.sent.iter().rev().take(4).fold(0, |sum, s| sum ^ s.key)
     }
 
     /// Adds a send; the oldest makes room where `max` are alive.

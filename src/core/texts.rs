@@ -11,6 +11,23 @@ const ID_HEAD: usize = 2;
 const HEAD: usize = 6;
 
 impl Texts {
+    /// A queue id, and a domain counted once.
+    pub fn new(queue_id: Option<&str>, domain: Option<&str>) -> Self {
+        if queue_id.is_none() && domain.is_none() {
+            return Self::default();
+        }
+        let id = queue_id.unwrap_or_default();
+        let mut bytes = Vec::with_capacity(ID_HEAD + id.len() + domain.map_or(0, |d| HEAD + d.len()));
+        bytes.extend_from_slice(&queue_id.map_or(0, |id| id.len() as u16 + 1).to_le_bytes());
+        bytes.extend_from_slice(id.as_bytes());
+        if let Some(domain) = domain {
+            bytes.extend_from_slice(&1_u32.to_le_bytes());
+            bytes.extend_from_slice(&(domain.len() as u16).to_le_bytes());
+            bytes.extend_from_slice(domain.as_bytes());
+        }
+        Self(bytes.into_boxed_slice())
+    }
+
     /// The queue id, where there is one.
     pub fn queue_id(&self) -> Option<&str> {
         let (head, rest) = self.0.split_first_chunk::<ID_HEAD>()?;
@@ -86,6 +103,11 @@ mod tests {
 
     #[test]
     fn what_is_put_in_comes_out() {
+        let mut begun = Texts::default();
+        begun.set_queue_id(Some("id"));
+        begun.push("b.example", 1);
+        assert_eq!(Texts::new(Some("id"), Some("b.example")), begun);
+        assert_eq!(Texts::new(None, None), Texts::default());
         let mut texts = Texts::default();
         texts.set_queue_id(None);
         assert_eq!((texts.queue_id(), texts.domains().count(), texts.heap_bytes()), (None, 0, 0));

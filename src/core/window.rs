@@ -10,7 +10,7 @@
 
 use serde::Deserialize;
 
-use super::codec::{Input, Unreadable, put};
+use super::codec::{Input, Unreadable, put, read_ahead};
 
 /// Steps to a window.
 pub const STEPS: u32 = 12;
@@ -258,7 +258,7 @@ impl Windows {
 
     /// Reads the newest cell; see [`super::shard::Shard::look_ahead`].
     pub(super) fn look_ahead(&self) -> u64 {
-        self.cells.last().map_or(0, |c| u64::from(c.at_s))
+        read_ahead(&self.cells, 2, |c| c.at_s.into())
     }
 
     /// Counts `what` at `at_s`, the account's clock standing at `now_s >= at_s`. Returns false where no window holds that moment
