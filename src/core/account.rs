@@ -284,15 +284,14 @@ impl Account {
             sent.relay = self.note_relay(relay, at_s, oldest_s);
         }
         let new = sent.new;
-        if new > 0 {
-            if let Some(incident) = &mut self.incident
-                && ts_ms >= incident.start_ms
-            {
-                incident.totals.join(&mut sent);
-                incident.totals.count_more(sent.new, 0, None);
-                for (domain, n) in sent.domains() {
-                    incident.totals.count_domain(domain, u64::from(n));
-                }
+        if let Some(incident) = &mut self.incident
+            && new > 0
+            && ts_ms >= incident.start_ms
+        {
+            incident.totals.join(&mut sent);
+            incident.totals.count_more(sent.new, 0, None);
+            for (domain, n) in sent.domains() {
+                incident.totals.count_domain(domain, u64::from(n));
             }
         }
         self.sends.push(sent, now_s, longest_s, policy.detect.sends_max);

@@ -2,8 +2,8 @@
 //!
 //! An event goes to its account (`account`), which counts it in its windows (`window`, `recent`, `contacts`, `networks`,
 //! `sends`) and its baseline (`baseline`, `tail`). Where the evidence may have grown it is weighed (`verdict`), put into words
-//! (`evidence`) and becomes an alert of an incident (`incident`, `alert`). `decision` is what people have said about an account. `shard` holds the accounts of one partition, those that
-//! rest in their packed form (`slots`, `packed`).
+//! (`evidence`) and becomes an alert of an incident (`incident`, `alert`). `decision` is what people have said about an account.
+//! `shard` holds the accounts of one partition, those that rest in their packed form (`slots`, `packed`).
 
 pub mod account;
 pub mod alert;
