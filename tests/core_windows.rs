@@ -13,7 +13,7 @@ use mailfuse::core::recent::Recent;
 use mailfuse::core::repeats::Repeats;
 use mailfuse::core::sends::{Sends, Sent};
 use mailfuse::core::window::{Counters, Spans, Windows};
-use proptest::collection::vec;
+use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
@@ -89,7 +89,7 @@ fn oracle(span_s: u32, now_s: u32, entered: &[(u32, Counters)]) -> Counters {
 fn moves() -> impl Strategy<Value = Vec<(u32, u32, Counters)>> {
     let forward = prop_oneof![4 => 0..90_u32, 2 => 0..7_000_u32, 1 => 0..900_000_u32];
     let late = prop_oneof![3 => Just(0_u32), 2 => 0..400_u32, 1 => 0..700_000_u32];
-    vec((forward, late, counters()), 1..120)
+    vec((forward, late, counters()), 1..250)
 }
 
 #[test]
@@ -100,6 +100,9 @@ fn windows_are_the_sums_of_their_definition() {
         Just(vec![100, 101, 5_000]),
         Just(vec![43_200, 2_592_000]),
         Just(vec![13, 77, 900, 3_600, 7_200, 86_400, 172_800, 604_800]),
+        // Any, whose steps are no multiples of one another.
+        btree_set(prop_oneof![12..300_u32, 300..9_000_u32, 9_000..2_000_000_u32], 1..=8)
+            .prop_map(|spans| spans.into_iter().collect()),
     ];
     proptest!(config(400), |(spans in lists, start in 0..2_000_000_000_u32, moves in moves(), tidy in 1..40_usize)| {
         let spans = Spans::new(spans).unwrap();
@@ -111,9 +114,13 @@ fn windows_are_the_sums_of_their_definition() {
             entered.push((at_s, what));
             // When memory is tidied up, and that the state is saved in between, changes no sum.
             if i % tidy == 0 {
-                windows.shrink(&spans, now_s);
+                windows.compact(&spans, now_s);
+            }
+            if i % (tidy / 2 + 1) == 0 {
                 windows = stored(&windows);
             }
+            // As many cells as there are steps, and as many again.
+            prop_assert!(windows.cells() <= (24 * spans.all_s().len() + 2).max(8), "{} cells", windows.cells());
             let mut held_by_any = false;
             for (w, &span_s) in spans.all_s().iter().enumerate() {
                 prop_assert_eq!(windows.sum(&spans, w, now_s), oracle(span_s, now_s, &entered), "span {}", span_s);

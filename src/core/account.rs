@@ -1,18 +1,18 @@
 //! One account: what is counted of it, and how an event changes that.
 
-use serde::Deserialize;
-
 use super::alert::Severity;
 use super::baseline::{Baseline, DAY_S, Teaches};
+use super::codec::read_ahead;
 use super::contacts::Contacts;
 use super::fingerprint::Fingerprint;
 use super::incident::Incident;
+use super::names::Names;
 use super::networks::{Networks, network};
 use super::policy::Policy;
 use super::recent::Recent;
 use super::refusal::{self, Answer};
 use super::repeats::Repeats;
-use super::sends::{Sends, Sent, seconds};
+use super::sends::{Sends, Sent, mark, seconds};
 use super::shard::Step;
 use super::verdict::{self, Stratum};
 use super::window::{Counters, UNIT, Windows};
@@ -21,10 +21,8 @@ use crate::event::{Auth, Event, Kind, Outcome, Send};
 /// Relay names that are told apart for one account; further ones share the last place.
 const RELAYS_MAX: usize = 32;
 
-/// The state of one account.
-///
-/// `Deserialize` is for files of version 1; everything since is stored packed (`packed`).
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// The state of one account; stored packed (`packed`).
+#[derive(Debug, Clone, PartialEq)]
 pub struct Account {
     pub(super) name: Box<str>,
     /// Where it is not the default that follows from the name.
@@ -40,14 +38,15 @@ pub struct Account {
     pub(super) relays: Recent,
     pub(super) networks: Networks,
     pub(super) sends: Sends,
-    pub(super) relay_names: Vec<Box<str>>,
-    pub(super) repeats: Repeats,
+    pub(super) relay_names: Names,
+    /// None where no event had an id lately.
+    pub(super) repeats: Option<Box<Repeats>>,
     /// As of the beginning of its day.
     pub(super) stratum: Stratum,
     /// When its last incident was over, in milliseconds; 0 where there was none.
     pub(super) cleared_ms: i64,
     /// The open incident.
-    pub incident: Option<Incident>,
+    pub incident: Option<Box<Incident>>,
 }
 
 /// What an event means for the verdict.
@@ -82,8 +81,8 @@ impl Account {
             relays: Recent::default(),
             networks: Networks::default(),
             sends: Sends::default(),
-            relay_names: Vec::new(),
-            repeats: Repeats::default(),
+            relay_names: Names::default(),
+            repeats: None,
             cleared_ms: 0,
             incident: None,
         }
@@ -150,7 +149,7 @@ impl Account {
     }
 
     /// Names of the relays that carried its mail.
-    pub fn relay_names(&self) -> &[Box<str>] {
+    pub fn relay_names(&self) -> &Names {
         &self.relay_names
     }
 
@@ -166,9 +165,9 @@ impl Account {
 
     /// Reads one word of everything that an event will use; see [`super::shard::Shard::look_ahead`].
     pub(super) fn look_ahead(&self) -> u64 {
-        let word = |bytes: &str| bytes.as_bytes().first().copied().map_or(0, u64::from);
-        word(&self.name)
-            .wrapping_add(self.relay_names.last().map_or(0, |n| word(n)))
+        read_ahead(self.name.as_bytes(), 1, |&b| b.into())
+            .wrapping_add(self.baseline.active_days.into())
+            .wrapping_add(self.relay_names.look_ahead())
             .wrapping_add(self.windows.look_ahead())
             .wrapping_add(self.contacts.look_ahead())
             .wrapping_add(self.recipients.look_ahead())
@@ -185,7 +184,7 @@ impl Account {
         self.clock_ms = self.clock_ms.max(ts_ms);
         let now_s = self.now_s();
         if let Some(id) = &event.id
-            && self.repeats.note(prints.of(id), at_s, now_s, policy.detect.repeat_s)
+            && self.repeats.get_or_insert_default().note(prints.of(id), at_s, now_s, policy.detect.repeat_s)
         {
             return Effect { step: Step { duplicate: true, ..Step::default() }, weigh: false };
         }
@@ -225,7 +224,13 @@ impl Account {
             self.recipients.shrink(oldest_s);
             self.domains.shrink(oldest_s);
             self.relays.shrink(oldest_s);
-            self.repeats.sweep(now_s, policy.detect.repeat_s);
+            if let Some(repeats) = &mut self.repeats {
+                repeats.sweep(now_s, policy.detect.repeat_s);
+                if repeats.is_default() {
+                    self.repeats = None;
+                }
+            }
+            self.windows.compact(&policy.spans, now_s);
         }
     }
 
@@ -242,19 +247,26 @@ impl Account {
             key: send.queue_id.as_ref().map_or(0, |q| prints.of(q)),
             ts_ms,
             recipients: u32::try_from(send.rcpts.count).unwrap_or(u32::MAX),
-            named: !send.rcpts.named.is_empty(),
-            foreign,
+            marks: if send.rcpts.named.is_empty() { 0 } else { mark::NAMED } | if foreign { mark::FOREIGN } else { 0 },
             client_ip: send.client_ip,
             ..Sent::default()
         };
+        let mut domain_before = None;
         for rcpt in &send.rcpts.named {
             let hash = prints.of_recipient(rcpt);
             let domain = domain(rcpt);
             self.recipients.note(hash, at_s, oldest_s);
-            self.domains.note(prints.of(domain), at_s, oldest_s);
+            // Recipients of one message often share their domain.
+            if domain_before != Some(domain) {
+                self.domains.note(prints.of(domain), at_s, oldest_s);
+                domain_before = Some(domain);
+            }
             if self.contacts.learn(hash) {
+                match sent.new {
+                    0 => sent.begin(send.queue_id.as_deref(), domain),
+                    _ => _ = sent.count_domain(domain),
+                }
                 sent.new += 1;
-                sent.count_domain(domain);
             }
         }
         let new_damped = damped(sent.new);
@@ -272,16 +284,14 @@ impl Account {
             sent.relay = self.note_relay(relay, at_s, oldest_s);
         }
         let new = sent.new;
-        if new > 0 {
-            sent.keep_queue_id(send.queue_id.as_deref());
-            if let Some(incident) = &mut self.incident
-                && ts_ms >= incident.start_ms
-            {
-                incident.totals.join(&mut sent);
-                incident.totals.count_more(sent.new, 0, None);
-                for (domain, n) in &sent.domains {
-                    incident.totals.count_domain(domain, u64::from(*n));
-                }
+        if let Some(incident) = &mut self.incident
+            && new > 0
+            && ts_ms >= incident.start_ms
+        {
+            incident.totals.join(&mut sent);
+            incident.totals.count_more(sent.new, 0, None);
+            for (domain, n) in sent.domains() {
+                incident.totals.count_domain(domain, u64::from(n));
             }
         }
         self.sends.push(sent, now_s, longest_s, policy.detect.sends_max);
@@ -308,22 +318,22 @@ impl Account {
         };
         let mut named = false;
         if let Some(sent) = self.sends.find(key, now_s, longest_s) {
-            named = sent.named;
+            named = sent.is(mark::NAMED);
             if new {
                 // The k-th new recipient of a message adds log2(1+k) - log2(k).
                 what.new_damped = damped(sent.new + 1) - damped(sent.new);
                 sent.new += 1;
-                what.new_foreign = if sent.foreign { what.new_damped } else { 0 };
+                what.new_foreign = if sent.is(mark::FOREIGN) { what.new_damped } else { 0 };
             }
             sent.refused += refused;
             let relay_before = sent.relay;
-            if relay != 0 && !sent.relay_sure {
+            if relay != 0 && !sent.is(mark::RELAY_SURE) {
                 sent.relay = relay;
-                sent.relay_sure = true;
+                sent.marks |= mark::RELAY_SURE;
             }
             let mut at_domain = None;
             if new || refused > 0 {
-                if sent.queue_id.is_none() {
+                if sent.queue_id().is_none() {
                     sent.keep_queue_id(outcome.queue_id.as_deref());
                 }
                 at_domain = sent.count_domain(domain).then_some(domain);
@@ -331,7 +341,7 @@ impl Account {
             if let Some(incident) = &mut self.incident
                 && sent.ts_ms >= incident.start_ms
             {
-                if sent.counted && sent.relay != relay_before {
+                if sent.is(mark::COUNTED) && sent.relay != relay_before {
                     incident.totals.move_relay(relay_before, sent.relay, sent.recipients);
                 }
                 if sent.is_telling() {
@@ -379,10 +389,10 @@ impl Account {
 
     /// Notes the use of a relay. Returns the place of its name, plus one.
     fn note_relay(&mut self, relay: &str, at_s: u32, oldest_s: u32) -> u8 {
-        let place = match self.relay_names.iter().position(|r| **r == *relay) {
+        let place = match self.relay_names.position(relay) {
             Some(place) => place,
             None if self.relay_names.len() < RELAYS_MAX => {
-                self.relay_names.push(relay.into());
+                self.relay_names.push(relay);
                 self.relay_names.len() - 1
             }
             None => RELAYS_MAX - 1,
@@ -396,7 +406,7 @@ impl Account {
     pub fn close(&mut self, due_ms: i64) -> Option<Incident> {
         self.windows.forgive();
         self.cleared_ms = due_ms;
-        let incident = self.incident.take();
+        let incident = self.incident.take().map(|i| *i);
         if incident.as_ref().is_some_and(|i| i.severity == Severity::Critical) {
             self.baseline.note_critical();
         }
@@ -419,8 +429,9 @@ impl Account {
             + self.relays.heap_bytes()
             + self.networks.heap_bytes()
             + self.sends.heap_bytes()
-            + self.repeats.heap_bytes()
-            + self.relay_names.iter().map(|r| r.len() + size_of::<Box<str>>()).sum::<usize>()
+            + self.repeats.as_ref().map_or(0, |r| size_of::<Repeats>() + r.heap_bytes())
+            + self.relay_names.heap_bytes()
+            + self.incident.as_ref().map_or(0, |_| size_of::<Incident>())
     }
 }
 

@@ -10,6 +10,15 @@ use std::net::IpAddr;
 #[error("not a stored account that this version reads: {0}")]
 pub struct Unreadable(pub &'static str);
 
+/// Reads something of each line of the processor's cache that a list takes, or of the last `lines` of them, so that it is there
+/// when it is used; see [`super::shard::Shard::look_ahead`]. The sum means nothing.
+pub(super) fn read_ahead<T>(list: &[T], lines: usize, word: impl Fn(&T) -> u64) -> u64 {
+    const LINE: usize = 64;
+    let step = (LINE / size_of::<T>()).max(1);
+    let first = list.first().map_or(0, &word);
+    list.iter().rev().step_by(step).take(lines).fold(first, |sum, item| sum.wrapping_add(word(item)))
+}
+
 /// Writes a whole number.
 pub(super) fn put(out: &mut Vec<u8>, n: impl Into<u64>) {
     let mut n: u64 = n.into();

@@ -6,10 +6,12 @@
 
 use serde::Deserialize;
 
-use super::codec::{Input, Unreadable, put};
+use super::codec::{Input, Unreadable, put, read_ahead};
 
 /// Contacts that are kept in 16 bits.
 const NARROW_MAX: usize = 256;
+/// Room for so many is made at a time, at least.
+const NARROW_STEP: usize = 16;
 /// Unsorted newcomers, merged when they are this many: an insertion into a long sorted vector is paid once for all.
 const FRESH_MAX: usize = 64;
 /// Wide contacts of one generation. A list beyond two generations forgets the older one.
@@ -17,9 +19,17 @@ const WIDE_MAX: usize = 65_536;
 
 /// The known contacts of one account.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(from = "Lists1")]
 pub struct Contacts {
     /// Sorted.
     narrow: Vec<u16>,
+    /// Those beyond, which few accounts have; none where there are none.
+    more: Option<Box<More>>,
+}
+
+/// Contacts in 32 bits.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct More {
     /// Sorted.
     wide: Vec<u32>,
     /// In order of appearance.
@@ -28,21 +38,33 @@ pub struct Contacts {
     older: Vec<u32>,
 }
 
+/// As in files of version 1.
+#[derive(Deserialize)]
+struct Lists1 {
+    narrow: Vec<u16>,
+    wide: Vec<u32>,
+    fresh: Vec<u32>,
+    older: Vec<u32>,
+}
+
+impl From<Lists1> for Contacts {
+    fn from(lists: Lists1) -> Self {
+        let more = More { wide: lists.wide, fresh: lists.fresh, older: lists.older };
+        Self { narrow: lists.narrow, more: Some(more).filter(|m| m.len() > 0).map(Box::new) }
+    }
+}
+
 impl Contacts {
     /// Reads where a search begins; see [`super::shard::Shard::look_ahead`].
     pub(super) fn look_ahead(&self) -> u64 {
         let middle = |list: &[u32]| list.get(list.len() / 2).copied().map_or(0, u64::from);
-        let narrow = self.narrow.get(self.narrow.len() / 2).copied().map_or(0, u64::from);
-        narrow + self.fresh.last().copied().map_or(0, u64::from) + middle(&self.wide) + middle(&self.older)
+        let narrow = read_ahead(&self.narrow, 2, |&n| n.into());
+        narrow + self.more.as_ref().map_or(0, |m| middle(&m.fresh) + middle(&m.wide) + middle(&m.older))
     }
 
     /// Whether the recipient with this hash has been written to.
     pub fn knows(&self, hash: u64) -> bool {
-        let wide = wide(hash);
-        self.narrow.binary_search(&narrow(hash)).is_ok()
-            || self.fresh.contains(&wide)
-            || self.wide.binary_search(&wide).is_ok()
-            || self.older.binary_search(&wide).is_ok()
+        self.narrow.binary_search(&narrow(hash)).is_ok() || self.more.as_ref().is_some_and(|m| m.knows(wide(hash)))
     }
 
     /// Learns the recipient with this hash. Returns whether it was new.
@@ -52,15 +74,89 @@ impl Contacts {
         }
         if self.narrow.len() < NARROW_MAX {
             if let Err(at) = self.narrow.binary_search(&narrow(hash)) {
+                if self.narrow.len() == self.narrow.capacity() {
+                    // A handful of contacts is what most have.
+                    self.narrow.reserve_exact(NARROW_STEP.max(self.narrow.len() / 2));
+                }
                 self.narrow.insert(at, narrow(hash));
             }
             return true;
         }
-        self.fresh.push(wide(hash));
+        self.more.get_or_insert_default().push(wide(hash));
+        true
+    }
+
+    /// How many are known, at most.
+    pub fn len(&self) -> usize {
+        self.narrow.len() + self.more.as_ref().map_or(0, |m| m.len())
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn pack(&self, out: &mut Vec<u8>) {
+        pack_sorted(out, self.narrow.len(), self.narrow.iter().map(|&n| u32::from(n)));
+        // Most accounts end here: that there is more is said by the number of narrow ones.
+        if self.narrow.len() >= NARROW_MAX {
+            let none = More::default();
+            let more = self.more.as_deref().unwrap_or(&none);
+            pack_sorted(out, more.wide.len(), more.wide.iter().copied());
+            pack_sorted(out, more.older.len(), more.older.iter().copied());
+            put(out, more.fresh.len() as u64);
+            for fresh in &more.fresh {
+                out.extend_from_slice(&fresh.to_le_bytes());
+            }
+        }
+    }
+
+    pub(super) fn unpack(from: &mut Input<'_>) -> Result<Self, Unreadable> {
+        let mut contacts = Self::default();
+        unpack_sorted(from, NARROW_MAX, |n| {
+            contacts.narrow.push(n.try_into().map_err(|_| Unreadable("a fingerprint of more than 16 bits"))?);
+            Ok(())
+        })?;
+        contacts.narrow.shrink_to_fit();
+        if contacts.narrow.len() >= NARROW_MAX {
+            let mut more = More::default();
+            for wide in [&mut more.wide, &mut more.older] {
+                unpack_sorted(from, WIDE_MAX, |n| {
+                    wide.push(n);
+                    Ok(())
+                })?;
+            }
+            let fresh = from.count(FRESH_MAX, 4)?;
+            more.fresh.reserve_exact(fresh);
+            for _ in 0..fresh {
+                more.fresh.push(u32::from_le_bytes(from.array()?));
+            }
+            contacts.more = Some(more).filter(|m| m.len() > 0).map(Box::new);
+        }
+        Ok(contacts)
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let more = |m: &More| size_of::<More>() + 4 * (m.wide.capacity() + m.fresh.capacity() + m.older.capacity());
+        2 * self.narrow.capacity() + self.more.as_deref().map_or(0, more)
+    }
+}
+
+impl More {
+    fn len(&self) -> usize {
+        self.wide.len() + self.fresh.len() + self.older.len()
+    }
+
+    fn knows(&self, wide: u32) -> bool {
+        self.fresh.contains(&wide) || self.wide.binary_search(&wide).is_ok() || self.older.binary_search(&wide).is_ok()
+    }
+
+    fn push(&mut self, wide: u32) {
+        self.fresh.push(wide);
         if self.fresh.len() == FRESH_MAX {
             self.merge();
         }
-        true
     }
 
     fn merge(&mut self) {
@@ -81,57 +177,6 @@ impl Contacts {
                 self.fresh.pop();
             }
         }
-    }
-
-    /// How many are known, at most.
-    pub fn len(&self) -> usize {
-        self.narrow.len() + self.wide.len() + self.fresh.len() + self.older.len()
-    }
-
-    /// Whether none is known.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub(super) fn pack(&self, out: &mut Vec<u8>) {
-        pack_sorted(out, self.narrow.len(), self.narrow.iter().map(|&n| u32::from(n)));
-        // Most accounts end here: that there is more is said by the number of narrow ones.
-        if self.narrow.len() >= NARROW_MAX {
-            pack_sorted(out, self.wide.len(), self.wide.iter().copied());
-            pack_sorted(out, self.older.len(), self.older.iter().copied());
-            put(out, self.fresh.len() as u64);
-            for fresh in &self.fresh {
-                out.extend_from_slice(&fresh.to_le_bytes());
-            }
-        }
-    }
-
-    pub(super) fn unpack(from: &mut Input<'_>) -> Result<Self, Unreadable> {
-        let mut contacts = Self::default();
-        unpack_sorted(from, NARROW_MAX, |n| {
-            contacts.narrow.push(n.try_into().map_err(|_| Unreadable("a fingerprint of more than 16 bits"))?);
-            Ok(())
-        })?;
-        contacts.narrow.shrink_to_fit();
-        if contacts.narrow.len() >= NARROW_MAX {
-            for wide in [&mut contacts.wide, &mut contacts.older] {
-                unpack_sorted(from, WIDE_MAX, |n| {
-                    wide.push(n);
-                    Ok(())
-                })?;
-            }
-            let fresh = from.count(FRESH_MAX, 4)?;
-            contacts.fresh.reserve_exact(fresh);
-            for _ in 0..fresh {
-                contacts.fresh.push(u32::from_le_bytes(from.array()?));
-            }
-        }
-        Ok(contacts)
-    }
-
-    /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        self.narrow.capacity() * 2 + (self.wide.capacity() + self.fresh.capacity() + self.older.capacity()) * 4
     }
 }
 

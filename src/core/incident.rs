@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::alert::{AlertKind, Burst, DomainShare, Pattern, RelayShare, Severity};
 use super::codec::{Input, Unreadable, put, put_signed};
-use super::sends::{Sends, Sent};
+use super::names::Names;
+use super::sends::{Sends, Sent, mark};
 use crate::event::Timestamp;
 
 /// Client addresses that an alert names at most.
@@ -87,8 +88,8 @@ impl Totals {
         let mut totals = Self::default();
         for sent in sends.telling_since(start_ms) {
             totals.join(sent);
-            for (domain, n) in &sent.domains {
-                totals.count_domain(domain, u64::from(*n));
+            for (domain, n) in sent.domains() {
+                totals.count_domain(domain, u64::from(n));
             }
             totals.new += u64::from(sent.new);
             totals.refused += u64::from(sent.refused);
@@ -98,10 +99,10 @@ impl Totals {
 
     /// Counts a message into the burst, once.
     pub fn join(&mut self, sent: &mut Sent) {
-        if sent.counted {
+        if sent.is(mark::COUNTED) {
             return;
         }
-        sent.counted = true;
+        sent.marks |= mark::COUNTED;
         if self.messages == 0 || sent.ts_ms < self.first_ms {
             self.first_ms = sent.ts_ms;
         }
@@ -113,10 +114,10 @@ impl Totals {
         {
             self.client_ips.push(ip);
         }
-        if let Some(queue_id) = &sent.queue_id
+        if let Some(queue_id) = sent.queue_id()
             && self.queue_ids.len() < QUEUE_IDS_MAX
         {
-            self.queue_ids.push(queue_id.clone());
+            self.queue_ids.push(queue_id.into());
         }
         if sent.relay != 0 {
             self.count_relay(sent.relay, sent.recipients);
@@ -188,13 +189,13 @@ impl Totals {
     }
 
     /// Its share of each relay, `names` being the account's relay names.
-    pub fn relays(&self, names: &[Box<str>]) -> Vec<RelayShare> {
+    pub fn relays(&self, names: &Names) -> Vec<RelayShare> {
         let mut relays: Vec<_> = self
             .relays
             .iter()
             .filter_map(|&(relay, messages, recipients)| {
                 let name = names.get(usize::from(relay).checked_sub(1)?)?;
-                Some(RelayShare { relay: name.to_string(), messages, recipients })
+                Some(RelayShare { relay: name.to_owned(), messages, recipients })
             })
             .collect();
         relays.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.relay.cmp(&b.relay)));

@@ -2,8 +2,8 @@
 //!
 //! An event goes to its account (`account`), which counts it in its windows (`window`, `recent`, `contacts`, `networks`,
 //! `sends`) and its baseline (`baseline`, `tail`). Where the evidence may have grown it is weighed (`verdict`), put into words
-//! (`evidence`) and becomes an alert of an incident (`incident`, `alert`). `decision` is what people have said about an account. `shard` holds the accounts of one partition, those that
-//! rest in their packed form (`slots`, `packed`).
+//! (`evidence`) and becomes an alert of an incident (`incident`, `alert`). `decision` is what people have said about an account.
+//! `shard` holds the accounts of one partition, those that rest in their packed form (`slots`, `packed`).
 
 pub mod account;
 pub mod alert;
@@ -14,6 +14,7 @@ pub mod decision;
 pub mod evidence;
 pub mod fingerprint;
 pub mod incident;
+pub mod names;
 pub mod networks;
 pub mod packed;
 pub mod policy;
@@ -25,5 +26,7 @@ pub mod shard;
 mod slots;
 mod store;
 pub mod tail;
+pub mod texts;
 pub mod verdict;
+pub mod version1;
 pub mod window;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::codec::{Input, Unreadable, put, put_near};
+use super::codec::{Input, Unreadable, put, put_near, read_ahead};
 
 /// Networks kept for one account; the one unused for longest makes room.
 const KEPT_MAX: usize = 64;
@@ -40,7 +40,7 @@ pub struct Networks {
 impl Networks {
     /// Reads where a search begins; see [`super::shard::Shard::look_ahead`].
     pub(super) fn look_ahead(&self) -> u64 {
-        self.seen.first().map_or(0, |n| n.network)
+        read_ahead(&self.seen, 1, |n| n.network)
     }
 
     /// Notes a use at `at_s`. Returns whether the network had never been seen while others had.

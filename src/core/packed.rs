@@ -10,19 +10,22 @@
 
 use super::account::Account;
 use super::baseline::Baseline;
-use super::codec::{Input, Unreadable, put, put_name, put_near, put_signed, put_text};
+use super::codec::{Input, Unreadable, put_name, put_near, put_signed, put_text};
 use super::contacts::Contacts;
 use super::fingerprint::Fingerprint;
 use super::incident::Incident;
+use super::names::Names;
 use super::networks::Networks;
 use super::recent::Recent;
 use super::repeats::Repeats;
 use super::sends::{Sends, seconds};
 use super::verdict::Stratum;
-use super::window::Windows;
+use super::version1::Windows1;
+use super::window::{Spans, Windows};
 
-/// Version of the form that is written.
-const VERSION: u8 = 1;
+/// Version of the form that is written. The one before differs in the windows alone.
+const VERSION: u8 = 2;
+const VERSION_1: u8 = 1;
 /// No packed account is larger, in bytes.
 pub const PACKED_MAX: usize = 4_000_000;
 /// Relay names of one account.
@@ -50,7 +53,7 @@ pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
         bit(account.tenant.is_some(), HAS_TENANT)
             | bit(account.incident.is_some(), HAS_INCIDENT)
             | bit(account.cleared_ms != 0, HAS_CLEARED)
-            | bit(!account.repeats.is_default(), HAS_REPEATS)
+            | bit(account.repeats.is_some(), HAS_REPEATS)
             | stratum << STRATUM_SHIFT,
     );
     put_signed(out, account.clock_ms);
@@ -64,19 +67,16 @@ pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
     account.baseline.pack(out, clock_s);
     account.contacts.pack(out);
     account.networks.pack(out, clock_s);
-    put(out, account.relay_names.len() as u64);
-    for name in &account.relay_names {
-        put_name(out, name);
-    }
+    account.relay_names.pack(out);
     account.sends.pack(out, account.clock_ms, prints);
     // Recipients and domains were mostly last used by the sends that are remembered.
     let uses = account.sends.uses(prints);
     account.recipients.pack(out, &uses, clock_s);
     account.domains.pack(out, &uses, clock_s);
     account.relays.pack(out, &[], clock_s);
-    account.windows.pack(out);
-    if !account.repeats.is_default() {
-        account.repeats.pack(out, clock_s);
+    account.windows.pack(out, clock_s);
+    if let Some(repeats) = &account.repeats {
+        repeats.pack(out, clock_s);
     }
     if let Some(incident) = &account.incident {
         incident.pack(out);
@@ -105,8 +105,8 @@ pub fn parts(account: &Account, prints: &Fingerprint) -> [(&'static str, usize);
         ("networks", bytes(&|out| account.networks.pack(out, clock_s))),
         ("sends", bytes(&|out| account.sends.pack(out, account.clock_ms, prints))),
         ("distinct", bytes(&distinct)),
-        ("windows", bytes(&|out| account.windows.pack(out))),
-        ("repeats", if account.repeats.is_default() { 0 } else { bytes(&|out| account.repeats.pack(out, clock_s)) }),
+        ("windows", bytes(&|out| account.windows.pack(out, clock_s))),
+        ("repeats", account.repeats.as_ref().map_or(0, |repeats| bytes(&|out| repeats.pack(out, clock_s)))),
     ]
 }
 
@@ -117,16 +117,17 @@ pub fn name(packed: &[u8]) -> Option<&str> {
     from.text().ok()
 }
 
-/// Unpacks an account. `prints` are those that it was packed with.
+/// Unpacks an account. `prints` are those that it was packed with, `spans` those of its windows.
 ///
 /// # Errors
 /// Where the bytes are no account, or one of a newer version. Never asks for more memory than an account can take.
-pub fn unpack(packed: &[u8], prints: &Fingerprint) -> Result<Account, Unreadable> {
+pub fn unpack(packed: &[u8], prints: &Fingerprint, spans: &Spans) -> Result<Account, Unreadable> {
     if packed.len() > PACKED_MAX {
         return Err(Unreadable("larger than any account"));
     }
     let mut from = Input::new(packed);
-    if from.byte()? != VERSION {
+    let version = from.byte()?;
+    if ![VERSION_1, VERSION].contains(&version) {
         return Err(Unreadable("another version"));
     }
     let name = from.text()?;
@@ -151,19 +152,21 @@ pub fn unpack(packed: &[u8], prints: &Fingerprint) -> Result<Account, Unreadable
     account.baseline = Baseline::unpack(&mut from, clock_s)?;
     account.contacts = Contacts::unpack(&mut from)?;
     account.networks = Networks::unpack(&mut from, clock_s)?;
-    let relays = from.count(RELAYS_MAX, 1)?;
-    account.relay_names = (0..relays).map(|_| from.name()).collect::<Result<_, _>>()?;
+    account.relay_names = Names::unpack(&mut from, RELAYS_MAX)?;
     account.sends = Sends::unpack(&mut from, clock_ms, prints)?;
     let uses = account.sends.uses(prints);
     account.recipients = Recent::unpack(&mut from, &uses, clock_s)?;
     account.domains = Recent::unpack(&mut from, &uses, clock_s)?;
     account.relays = Recent::unpack(&mut from, &[], clock_s)?;
-    account.windows = Windows::unpack(&mut from)?;
+    account.windows = match version {
+        VERSION_1 => Windows1::unpack(&mut from)?.timeline(spans, clock_s),
+        _ => Windows::unpack(&mut from, clock_s)?,
+    };
     if flags & HAS_REPEATS != 0 {
-        account.repeats = Repeats::unpack(&mut from, clock_s)?;
+        account.repeats = Some(Box::new(Repeats::unpack(&mut from, clock_s)?));
     }
     if flags & HAS_INCIDENT != 0 {
-        account.incident = Some(Incident::unpack(&mut from)?);
+        account.incident = Some(Incident::unpack(&mut from)?.into());
     }
     if from.left() > 0 {
         return Err(Unreadable("something follows"));
@@ -200,7 +203,7 @@ macro_rules! part {
     };
 }
 
-part!(Windows, |w, out| w.pack(out), |from| Self::unpack(from));
+part!(Windows, |w, out| w.pack(out, u32::MAX), |from| Self::unpack(from, u32::MAX));
 part!(Contacts, |c, out| c.pack(out), |from| Self::unpack(from));
 part!(Recent, |r, out| r.pack(out, &[], 0), |from| Self::unpack(from, &[], 0));
 part!(Repeats, |r, out| r.pack(out, 0), |from| Self::unpack(from, 0));

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::codec::{Input, Unreadable, put, put_near, put_signed};
+use super::codec::{Input, Unreadable, put, put_near, put_signed, read_ahead};
 
 /// Things that are kept exactly; beyond them the sketch takes over.
 const EXACT_MAX: usize = 128;
@@ -42,7 +42,7 @@ impl Recent {
     /// Reads the newest, where a search begins; see [`super::shard::Shard::look_ahead`].
     pub(super) fn look_ahead(&self) -> u64 {
         match self {
-            Self::Exact(seen) => seen.last().map_or(0, |s| u64::from(s.1)),
+            Self::Exact(seen) => read_ahead(seen, 4, |s| s.1.into()),
             Self::Sketch(marks) => marks.get(marks.len() / 2).map_or(0, |m| u64::from(m.at_s)),
         }
     }
@@ -93,7 +93,10 @@ impl Recent {
         match self {
             Self::Exact(seen) => {
                 seen.retain(|e| e.1 >= oldest_s);
-                seen.shrink_to_fit();
+                // A little room is going to be used.
+                if seen.capacity() > 4 * seen.len() {
+                    seen.shrink_to_fit();
+                }
             }
             Self::Sketch(marks) => {
                 marks.retain(|m| m.at_s >= oldest_s);

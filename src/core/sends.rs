@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use hashbrown::HashMap;
-use serde::Deserialize;
-
 use super::codec::{Input, Unreadable, put, put_name, put_signed};
 use super::fingerprint::Fingerprint;
+use super::texts::Texts;
+use hashbrown::HashMap;
 
 /// A send that brought neither a new recipient nor a refusal is remembered for this long, for its outcomes.
 const PLAIN_S: u32 = 6 * 3600;
@@ -15,7 +14,7 @@ const PLAIN_S: u32 = 6 * 3600;
 const DOMAINS_MAX: usize = 16;
 /// Bytes of their names, and of a queue id that is kept to be shown: no real ones are longer, and 1,024 sends of made-up ones
 /// must not make an account of 18 MB.
-const TEXT_MAX: usize = 1024;
+pub(super) const TEXT_MAX: usize = 1024;
 const QUEUE_ID_MAX: usize = 255;
 /// Sends that any configuration remembers at most.
 pub const SENDS_MAX: usize = 2048;
@@ -23,7 +22,9 @@ pub const SENDS_MAX: usize = 2048;
 const INDEX_FROM: usize = 32;
 
 /// One message taken from the account.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+///
+/// An outcome looks through the recent ones: one takes a line of the processor's cache, and what few have is elsewhere.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sent {
     /// Hash of the queue id; 0 where there is none.
     pub key: u64,
@@ -35,22 +36,27 @@ pub struct Sent {
     pub new: u32,
     /// Refusals so far.
     pub refused: u32,
-    /// Whether the recipients were named at the send.
-    pub named: bool,
-    /// Whether it came over a client network first seen within a day.
-    pub foreign: bool,
-    /// Whether an incident has counted it.
-    pub counted: bool,
+    /// What is so about it, of [`mark`].
+    pub marks: u8,
     /// Place in the account's relay names, plus one; 0 where the relay is not known yet.
     pub relay: u8,
-    /// Whether an outcome has named the relay: it knows better than the send, which may only have named the first host.
-    pub relay_sure: bool,
     /// Where the client connected from.
     pub client_ip: Option<IpAddr>,
-    /// Kept from when the send first brings something new or refused.
-    pub queue_id: Option<Box<str>>,
-    /// Domains of its new or refused recipients.
-    pub domains: Vec<(Box<str>, u32)>,
+    /// Queue id, kept from when the send first brings something new or refused; domains of these recipients.
+    pub texts: Texts,
+}
+
+/// What may be so about a send, each a bit.
+pub mod mark {
+    /// The recipients were named at the send.
+    pub const NAMED: u8 = 1;
+    /// It came over a client network first seen within a day.
+    pub const FOREIGN: u8 = 1 << 1;
+    /// An incident has counted it.
+    pub const COUNTED: u8 = 1 << 2;
+    /// An outcome has named the relay: it knows better than the send, which may only have named the first host.
+    pub const RELAY_SURE: u8 = 1 << 3;
+    pub(super) const ALL: u8 = NAMED | FOREIGN | COUNTED | RELAY_SURE;
 }
 
 impl Sent {
@@ -59,25 +65,57 @@ impl Sent {
         self.new > 0 || self.refused > 0
     }
 
+    /// Whether this mark is set.
+    pub fn is(&self, mark: u8) -> bool {
+        self.marks & mark != 0
+    }
+
+    /// The queue id, where it is kept.
+    pub fn queue_id(&self) -> Option<&str> {
+        self.texts.queue_id()
+    }
+
+    /// Domains of its new or refused recipients, and how many of these.
+    pub fn domains(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.texts.domains()
+    }
+
     /// Counts a recipient at `domain`. Returns false where every recipient has been counted: one that was new and is then
     /// refused is still one.
     pub fn count_domain(&mut self, domain: &str) -> bool {
-        if self.domains.iter().map(|d| d.1).sum::<u32>() >= self.recipients.max(1) {
+        let (mut recipients, mut domains, mut bytes) = (0, 0, 0);
+        for (name, n) in self.domains() {
+            (recipients, domains, bytes) = (recipients + n, domains + 1, bytes + name.len());
+        }
+        if recipients >= self.recipients.max(1) {
             return false;
         }
-        if let Some(entry) = self.domains.iter_mut().find(|d| *d.0 == *domain) {
-            entry.1 += 1;
-        } else if self.domains.len() < DOMAINS_MAX
-            && self.domains.iter().map(|d| d.0.len()).sum::<usize>() + domain.len() <= TEXT_MAX
-        {
-            self.domains.push((domain.into(), 1));
+        if !self.texts.count_again(domain) && domains < DOMAINS_MAX && bytes + domain.len() <= TEXT_MAX {
+            self.texts.push(domain, 1);
         }
         true
     }
 
+    /// With a queue id to show and these domains.
+    pub(super) fn with_texts<'d>(
+        mut self,
+        queue_id: Option<&str>,
+        domains: impl Iterator<Item = (&'d str, u32)>,
+    ) -> Self {
+        self.keep_queue_id(queue_id);
+        domains.for_each(|(domain, n)| self.texts.push(domain, n));
+        self
+    }
+
+    /// Keeps the queue id for showing it, and counts the first new recipient, at `domain`.
+    pub fn begin(&mut self, queue_id: Option<&str>, domain: &str) {
+        let domain = Some(domain).filter(|d| d.len() <= TEXT_MAX);
+        self.texts = Texts::new(queue_id.filter(|q| q.len() <= QUEUE_ID_MAX), domain);
+    }
+
     /// Keeps the queue id, for showing it.
     pub fn keep_queue_id(&mut self, queue_id: Option<&str>) {
-        self.queue_id = queue_id.filter(|q| q.len() <= QUEUE_ID_MAX).map(Into::into);
+        self.texts.set_queue_id(queue_id.filter(|q| q.len() <= QUEUE_ID_MAX));
     }
 
     fn at_s(&self) -> u32 {
@@ -96,14 +134,13 @@ pub fn seconds(ts_ms: i64) -> u32 {
 }
 
 /// Recent sends, in order of arrival, bounded. What is forgotten depends on the account's own events alone.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Sends {
     sent: VecDeque<Sent>,
-    /// The number of `sent[0]` in the index. Not stored (0 in version 1), because it depends on when the index was last made.
+    /// The number of `sent[0]` in the index. Not stored, because it depends on when the index was last made.
     first: u32,
-    /// Key to number; empty while there are few.
-    #[serde(skip)]
-    index: HashMap<u64, u32>,
+    /// Key to number; none while there are few.
+    index: Option<Box<HashMap<u64, u32>>>,
     /// Sends since the last sweep: stored, because what is swept decides what the bound drops.
     unswept: u32,
 }
@@ -115,9 +152,9 @@ impl PartialEq for Sends {
 }
 
 impl Sends {
-    /// Reads the newest; see [`super::shard::Shard::look_ahead`].
+    /// Reads the newest, as far back as most searches go; see [`super::shard::Shard::look_ahead`].
     pub(super) fn look_ahead(&self) -> u64 {
-        self.sent.back().map_or(0, |s| s.key)
+        self.sent.iter().rev().take(4).fold(0, |sum, s| sum ^ s.key)
     }
 
     /// Adds a send; the oldest makes room where `max` are alive.
@@ -129,11 +166,13 @@ impl Sends {
         while self.sent.len() >= max {
             self.pop();
         }
-        if sent.key != 0 && !self.index.is_empty() {
-            self.index.insert(sent.key, self.first.wrapping_add(self.sent.len() as u32));
+        if let Some(index) = &mut self.index
+            && sent.key != 0
+        {
+            index.insert(sent.key, self.first.wrapping_add(self.sent.len() as u32));
         }
         self.sent.push_back(sent);
-        if self.index.is_empty() && self.sent.len() > INDEX_FROM {
+        if self.index.is_none() && self.sent.len() > INDEX_FROM {
             self.reindex();
         }
     }
@@ -146,10 +185,10 @@ impl Sends {
         let at = if self.sent.len() <= INDEX_FROM {
             self.sent.iter().rposition(|s| s.key == key)?
         } else {
-            if self.index.is_empty() {
+            if self.index.is_none() {
                 self.reindex();
             }
-            self.index.get(&key)?.wrapping_sub(self.first) as usize
+            self.index.as_ref()?.get(&key)?.wrapping_sub(self.first) as usize
         };
         self.sent.get_mut(at).filter(|s| s.key == key && s.is_alive(now_s, longest_s))
     }
@@ -168,15 +207,17 @@ impl Sends {
             if self.sent.len() > INDEX_FROM {
                 self.reindex();
             } else {
-                self.index = HashMap::default();
+                self.index = None;
             }
         }
     }
 
     fn pop(&mut self) {
         if let Some(gone) = self.sent.pop_front() {
-            if self.index.get(&gone.key) == Some(&self.first) {
-                self.index.remove(&gone.key);
+            if let Some(index) = &mut self.index
+                && index.get(&gone.key) == Some(&self.first)
+            {
+                index.remove(&gone.key);
             }
             self.first = self.first.wrapping_add(1);
         }
@@ -184,17 +225,18 @@ impl Sends {
 
     fn reindex(&mut self) {
         self.first = 0;
-        self.index.clear();
+        let index = self.index.get_or_insert_default();
+        index.clear();
         for (i, sent) in self.sent.iter().enumerate() {
             if sent.key != 0 {
-                self.index.insert(sent.key, i as u32);
+                index.insert(sent.key, i as u32);
             }
         }
     }
 
     /// Second and hash of the first counted domain (0 where there is none) of each send, in their order.
     pub(super) fn uses(&self, prints: &Fingerprint) -> Vec<(u32, u64)> {
-        let domain = |s: &Sent| s.domains.first().map_or(0, |(domain, _)| prints.of(domain));
+        let domain = |s: &Sent| s.domains().next().map_or(0, |(domain, _)| prints.of(domain));
         self.sent.iter().map(|s| (s.at_s(), domain(s))).collect()
     }
 
@@ -218,28 +260,27 @@ impl Sends {
             sent.push(next);
         }
         sent.reverse();
-        Ok(Self { sent: sent.into(), unswept, ..Self::default() })
+        Ok(Self::of(sent, unswept))
+    }
+
+    /// These, in order of arrival.
+    pub(super) fn of(sent: Vec<Sent>, unswept: u32) -> Self {
+        Self { sent: sent.into(), unswept, ..Self::default() }
     }
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let details = |s: &Sent| {
-            s.queue_id.as_ref().map_or(0, |q| q.len())
-                + s.domains.capacity() * size_of::<(Box<str>, u32)>()
-                + s.domains.iter().map(|d| d.0.len()).sum::<usize>()
-        };
         self.sent.capacity() * size_of::<Sent>()
-            + self.sent.iter().map(details).sum::<usize>()
-            + self.index.capacity() * (size_of::<(u64, u32)>() + 1)
+            + self.sent.iter().map(|s| s.texts.heap_bytes()).sum::<usize>()
+            + self
+                .index
+                .as_ref()
+                .map_or(0, |i| size_of::<HashMap<u64, u32>>() + i.capacity() * (size_of::<(u64, u32)>() + 1))
     }
 }
 
-/// What is so about a send, in two bytes.
+/// What is so about a packed send, in two bytes: the lowest four bits are its marks.
 mod flag {
-    pub const NAMED: u16 = 1;
-    pub const FOREIGN: u16 = 1 << 1;
-    pub const COUNTED: u16 = 1 << 2;
-    pub const RELAY_SURE: u16 = 1 << 3;
     pub const QUEUE_ID: u16 = 1 << 4;
     /// The key is the hash of the queue id that is kept.
     pub const KEY_FOLLOWS: u16 = 1 << 5;
@@ -261,14 +302,12 @@ mod flag {
 impl Sent {
     /// `after` is the send after it, or what stands for none.
     fn pack(&self, out: &mut Vec<u8>, after: &Self, prints: &Fingerprint) {
-        let follows = self.key != 0 && self.queue_id.as_ref().is_some_and(|q| prints.of(q) == self.key);
+        let follows = self.key != 0 && self.queue_id().is_some_and(|q| prints.of(q) == self.key);
         let same_ip = self.client_ip == after.client_ip;
+        let domains = self.domains().count();
+        let one_domain = domains == 1 && self.domains().all(|(_, n)| n == 1);
         let flags = [
-            (flag::NAMED, self.named),
-            (flag::FOREIGN, self.foreign),
-            (flag::COUNTED, self.counted),
-            (flag::RELAY_SURE, self.relay_sure),
-            (flag::QUEUE_ID, self.queue_id.is_some()),
+            (flag::QUEUE_ID, self.queue_id().is_some()),
             (flag::KEY_FOLLOWS, follows),
             (flag::KEY, self.key != 0 && !follows),
             (flag::SAME_IP, same_ip),
@@ -278,17 +317,17 @@ impl Sent {
             (flag::ONE_RECIPIENT, self.recipients == 1),
             (flag::ALL_NEW, self.new == self.recipients),
             (flag::REFUSED, self.refused > 0),
-            (flag::ONE_DOMAIN, matches!(self.domains[..], [(_, 1)])),
-            (flag::DOMAINS, !matches!(self.domains[..], [] | [(_, 1)])),
+            (flag::ONE_DOMAIN, one_domain),
+            (flag::DOMAINS, domains > 0 && !one_domain),
         ];
-        let flags = flags.into_iter().filter(|f| f.1).fold(0, |all, (flag, _)| all | flag);
+        let flags = flags.into_iter().filter(|f| f.1).fold(u16::from(self.marks), |all, (flag, _)| all | flag);
         let is = |flag| flags & flag != 0;
         out.extend_from_slice(&flags.to_le_bytes());
         put_signed(out, after.ts_ms.wrapping_sub(self.ts_ms));
         if is(flag::KEY) {
             out.extend_from_slice(&self.key.to_le_bytes());
         }
-        if let Some(queue_id) = &self.queue_id {
+        if let Some(queue_id) = self.queue_id() {
             put_name(out, queue_id);
         }
         match self.client_ip {
@@ -309,12 +348,12 @@ impl Sent {
             put(out, self.refused);
         }
         if is(flag::DOMAINS) {
-            put(out, self.domains.len() as u64);
+            put(out, domains as u64);
         }
-        for (domain, n) in &self.domains {
+        for (domain, n) in self.domains() {
             put_name(out, domain);
             if is(flag::DOMAINS) {
-                put(out, *n);
+                put(out, n);
             }
         }
     }
@@ -348,21 +387,24 @@ impl Sent {
             recipients,
             new,
             refused,
-            named: is(flag::NAMED),
-            foreign: is(flag::FOREIGN),
-            counted: is(flag::COUNTED),
+            marks: flags as u8 & mark::ALL,
             relay,
-            relay_sure: is(flag::RELAY_SURE),
             client_ip,
-            queue_id,
-            domains: Vec::with_capacity(domains),
+            texts: Texts::default(),
         };
+        if queue_id.as_ref().is_some_and(|q| q.len() > QUEUE_ID_MAX) {
+            return Err(Unreadable("a long queue id"));
+        }
+        sent.texts.set_queue_id(queue_id.as_deref());
         let mut all = 0u32;
         for _ in 0..domains {
             let domain = from.name()?;
             let n = if many { from.u32()? } else { 1 };
             all = all.checked_add(n).ok_or(Unreadable("too many recipients"))?;
-            sent.domains.push((domain, n));
+            if domain.len() > TEXT_MAX {
+                return Err(Unreadable("a long domain"));
+            }
+            sent.texts.push(&domain, n);
         }
         Ok(sent)
     }

@@ -70,8 +70,8 @@ impl Shard {
     pub fn new(policy: Arc<Policy>, history_since: Timestamp) -> Self {
         let prints = Fingerprint::new(&policy.key);
         Self {
+            accounts: Slots::new(prints.clone(), policy.spans.clone()),
             policy,
-            accounts: Slots::new(prints.clone()),
             prints,
             history_since,
             due: BTreeSet::new(),
@@ -157,7 +157,7 @@ impl Shard {
     pub fn open_incidents(&self) -> impl Iterator<Item = (&Account, &Incident)> {
         self.due.iter().filter_map(|&(_, place)| {
             let account = self.accounts.hot(place as usize)?;
-            account.incident.as_ref().map(|incident| (account, incident))
+            account.incident.as_deref().map(|incident| (account, incident))
         })
     }
 
@@ -393,7 +393,7 @@ impl Shard {
                     totals: Totals::gather(account.sends_mut(), start_ms),
                     flagged_ms: clock_ms,
                 };
-                account.incident = Some(incident);
+                account.incident = Some(Box::new(incident));
                 self.due_again(place);
                 AlertKind::Flagged
             }

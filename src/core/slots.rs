@@ -12,6 +12,7 @@ use super::fingerprint::Fingerprint;
 use super::packed::{self, PACKED_MAX};
 use super::store::{At, Store, records};
 use super::verdict::Stratum;
+use super::window::Spans;
 
 /// Touched since the last checkpoint began.
 const CHANGED: u8 = 1;
@@ -33,6 +34,25 @@ const LONG: u8 = 1 << 7;
 /// Hot accounts that are looked at for the mean of their bytes.
 const SAMPLE: usize = 256;
 
+/// Where an account is, found by its name.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Half of the name's hash: hardly any other name is ever looked at, and none when the table grows.
+    hash: u32,
+    place: u32,
+}
+
+impl Entry {
+    fn new(hash: u64, place: usize) -> Self {
+        Self { hash: hash as u32, place: place as u32 }
+    }
+
+    /// What the table goes by, from its low and its highest bits.
+    fn spread(&self) -> u64 {
+        u64::from(self.hash) << 32 | u64::from(self.hash)
+    }
+}
+
 #[derive(Debug)]
 enum Slot {
     Hot(Box<Account>),
@@ -44,11 +64,12 @@ enum Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     prints: Fingerprint,
+    spans: Spans,
     slots: Vec<Slot>,
     store: Store,
     marks: Vec<u8>,
-    /// Hash of the name to the place.
-    places: HashTable<u32>,
+    /// By the hash of the name.
+    places: HashTable<Entry>,
     /// Places without an account.
     vacant: Vec<u32>,
     /// Places of hot accounts, some of which may have been packed meanwhile.
@@ -67,9 +88,10 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(prints: Fingerprint) -> Self {
+    pub(super) fn new(prints: Fingerprint, spans: Spans) -> Self {
         Self {
             prints,
+            spans,
             slots: Vec::new(),
             store: Store::default(),
             marks: Vec::new(),
@@ -96,8 +118,9 @@ impl Slots {
     }
 
     pub(super) fn find(&self, name: &str) -> Option<usize> {
-        let place = self.places.find(self.prints.of(name), |&p| self.name(p as usize) == name)?;
-        Some(*place as usize)
+        let sought = Entry::new(self.prints.of(name), 0);
+        let found = |e: &Entry| e.hash == sought.hash && self.name(e.place as usize) == name;
+        Some(self.places.find(sought.spread(), found)?.place as usize)
     }
 
     /// Reads what is going to be used of these accounts, all of them side by side: each of them lies somewhere else in memory, and
@@ -105,7 +128,10 @@ impl Slots {
     pub(super) fn look_ahead(&self, hashes: &[u64], places: &mut Vec<u32>) -> u64 {
         places.clear();
         // By hash alone: another account of the same one is looked at for nothing.
-        places.extend(hashes.iter().filter_map(|&hash| self.places.find(hash, |_| true)));
+        places.extend(hashes.iter().filter_map(|&hash| {
+            let sought = Entry::new(hash, 0);
+            Some(self.places.find(sought.spread(), |e| e.hash == sought.hash)?.place)
+        }));
         let mut sum = places.iter().map(|&p| u64::from(self.marks[p as usize])).sum::<u64>();
         for &place in places.iter() {
             if let Slot::Hot(account) = &self.slots[place as usize] {
@@ -141,8 +167,8 @@ impl Slots {
             self.marks[place] |= TOUCHED;
             self.note_changed(place);
         }
-        let (slots, store, prints) = (&self.slots, &self.store, &self.prints);
-        self.places.insert_unique(hash, place as u32, |&p| prints.of(slots[p as usize].name(store)));
+        let entry = Entry::new(hash, place);
+        self.places.insert_unique(entry.spread(), entry, Entry::spread);
         place
     }
 
@@ -150,7 +176,7 @@ impl Slots {
     pub(super) fn remove(&mut self, place: usize) {
         self.set_aside(place);
         let hash = self.prints.of(self.name(place));
-        if let Ok(entry) = self.places.find_entry(hash, |&p| p as usize == place) {
+        if let Ok(entry) = self.places.find_entry(Entry::new(hash, place).spread(), |e| e.place as usize == place) {
             entry.remove();
         }
         match std::mem::replace(&mut self.slots[place], Slot::Vacant) {
@@ -210,7 +236,7 @@ impl Slots {
         let Slot::Packed(at) = self.slots[place] else { return };
         let packed = self.store.get(at);
         // It was packed here, or unpacked once when it was restored: it cannot be damaged.
-        let unpacked = packed::unpack(packed, &self.prints);
+        let unpacked = packed::unpack(packed, &self.prints, &self.spans);
         debug_assert!(unpacked.is_ok(), "{unpacked:?}");
         let account =
             unpacked.unwrap_or_else(|_| Account::new(packed::name(packed).unwrap_or_default(), 0, Stratum::Unknown));
@@ -295,7 +321,7 @@ impl Slots {
     pub(super) fn copy(&self, place: usize) -> Option<Account> {
         match &self.slots[place] {
             Slot::Hot(account) => Some((**account).clone()),
-            Slot::Packed(at) => packed::unpack(self.store.get(*at), &self.prints).ok(),
+            Slot::Packed(at) => packed::unpack(self.store.get(*at), &self.prints, &self.spans).ok(),
             Slot::Vacant => None,
         }
     }
@@ -329,7 +355,7 @@ impl Slots {
 
     /// Takes in a stored account, in the place of one of the same name. Returns its place.
     pub(super) fn restore_packed(&mut self, name: &str, packed: &[u8]) -> Result<usize, Unreadable> {
-        let account = packed::unpack(packed, &self.prints)?;
+        let account = packed::unpack(packed, &self.prints, &self.spans)?;
         if account.name() != name {
             return Err(Unreadable("stored under another name"));
         }
@@ -356,7 +382,7 @@ impl Slots {
             + self.before.values().map(|b| b.len()).sum::<usize>()
             + self.slots.capacity() * size_of::<Slot>()
             + self.marks.capacity()
-            + self.places.capacity() * (size_of::<u32>() + 1)
+            + self.places.capacity() * (size_of::<Entry>() + 1)
             + lists.iter().map(|l| l.capacity() * size_of::<u32>()).sum::<usize>()
     }
 }

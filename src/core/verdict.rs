@@ -250,11 +250,12 @@ fn networks(account: &Account, counted: &Counters, start_s: u32, probability: f6
 pub fn strongest(account: &Account, policy: &Policy, t: &Threshold) -> Option<(Weighed, Severity)> {
     let mut best: Option<(Weighed, Severity)> = None;
     let mut shorter = Counters::default();
+    let sums = account.windows().sums(&policy.spans, account.now_s());
     for (i, &span_s) in policy.spans.all_s().iter().enumerate() {
         if span_s < policy.detect.decide_from_s {
             continue;
         }
-        let counted = account.windows().sum(&policy.spans, i, account.now_s());
+        let counted = sums[i];
         if counted == shorter {
             continue;
         }

@@ -1,22 +1,37 @@
-//! Sliding windows of one account: counters in absolutely aligned cells, twelve to a window.
+//! Sliding windows of one account: one timeline of counters, from which every window is summed.
 //!
-//! A window of span `S` has cells of width `S / 12`, aligned to 1970, and holds the cell of the account's clock and the eleven
-//! before it: between 11/12 S and S of event time. Nothing is ever re-based on "now", so that the same events give the same
-//! sums whenever they are read; a test holds this against a naive oracle.
+//! A window of span `S` moves in steps of `S / 12`, aligned to 1970: it holds the step of the account's clock and the eleven before
+//! it, between 11/12 S and S of event time. Nothing is ever re-based on "now", so that the same events give the same sums
+//! whenever they are read; a test holds this against a naive oracle.
+//!
+//! Each event is counted once, in a cell of the timeline; a window is the sum of the cells since its start. Two neighbours
+//! become one as soon as no window tells them apart, nor ever will: where each window has both in one step, or has left both
+//! behind. So no sum depends on when that is done, and about twelve cells to a window are enough.
 
 use serde::Deserialize;
 
-use super::codec::{Input, Unreadable, put};
+use super::codec::{Input, Unreadable, put, read_ahead};
 
-/// Cells to a window.
-pub const CELLS: u32 = 12;
+/// Steps to a window.
+pub const STEPS: u32 = 12;
+/// Windows at most.
+pub const WINDOWS_MAX: usize = 8;
+/// A timeline of fewer cells is not looked through for such as can be one.
+const COMPACT_FROM: u8 = 8;
+/// Cells at most: when it is compacted, a timeline has one for each step of each window and one before them, and it grows to
+/// twice that until it is compacted again.
+const CELLS_MAX: usize = 2 * (STEPS as usize * WINDOWS_MAX + 1);
 
 /// Damped counts are integers in units of 1/1024, so that a sum that loses its old cells is exact.
 pub const UNIT: f64 = 1024.0;
 
 /// The spans of the windows, in seconds, ascending.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spans(Vec<u32>);
+pub struct Spans {
+    spans_s: Vec<u32>,
+    /// The step of each.
+    steps_s: Vec<u32>,
+}
 
 /// Spans that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,40 +45,48 @@ impl Spans {
     /// Where they are not that.
     pub fn new(spans_s: Vec<u32>) -> Result<Self, BadSpans> {
         let ascending = spans_s.windows(2).all(|w| w[0] < w[1]);
-        let sane = spans_s.iter().all(|s| (CELLS..=366 * 86_400).contains(s));
-        if (1..=8).contains(&spans_s.len()) && ascending && sane { Ok(Self(spans_s)) } else { Err(BadSpans) }
+        let sane = spans_s.iter().all(|s| (STEPS..=366 * 86_400).contains(s));
+        if (1..=WINDOWS_MAX).contains(&spans_s.len()) && ascending && sane {
+            Ok(Self::of(spans_s))
+        } else {
+            Err(BadSpans)
+        }
+    }
+
+    fn of(spans_s: Vec<u32>) -> Self {
+        Self { steps_s: spans_s.iter().map(|&s| width_s(s)).collect(), spans_s }
     }
 
     /// The spans in seconds.
     pub fn all_s(&self) -> &[u32] {
-        &self.0
+        &self.spans_s
     }
 
     /// The longest span in seconds.
     pub fn longest_s(&self) -> u32 {
-        self.0.last().copied().unwrap_or(CELLS)
+        self.spans_s.last().copied().unwrap_or(STEPS)
     }
 }
 
 impl Default for Spans {
     /// 1 min, 10 min, 1 h, 6 h, 24 h, 7 d.
     fn default() -> Self {
-        Self(vec![60, 600, 3_600, 21_600, 86_400, 604_800])
+        Self::of(vec![60, 600, 3_600, 21_600, 86_400, 604_800])
     }
 }
 
-/// The width of a cell of a window, in seconds.
+/// The step of a window, in seconds.
 pub fn width_s(span_s: u32) -> u32 {
-    (span_s / CELLS).max(1)
+    (span_s / STEPS).max(1)
 }
 
 /// The first second that a window of `span_s` holds when the account's clock stands at `now_s`.
 pub fn start_s(span_s: u32, now_s: u32) -> u32 {
     let width = width_s(span_s);
-    ((now_s / width).saturating_sub(CELLS - 1)) * width
+    ((now_s / width).saturating_sub(STEPS - 1)) * width
 }
 
-/// What is counted in a cell, and summed over a window.
+/// What is counted in a cell of the timeline, and summed over a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub struct Counters {
     /// Messages taken.
@@ -103,7 +126,21 @@ impl Counters {
         self.complaints = self.complaints.saturating_add(o.complaints);
     }
 
-    fn is_zero(&self) -> bool {
+    /// Takes `o` away, field by field.
+    pub(super) fn take(&mut self, o: &Self) {
+        self.messages = self.messages.saturating_sub(o.messages);
+        self.recipients = self.recipients.saturating_sub(o.recipients);
+        self.volume = self.volume.saturating_sub(o.volume);
+        self.new_recipients = self.new_recipients.saturating_sub(o.new_recipients);
+        self.new_damped = self.new_damped.saturating_sub(o.new_damped);
+        self.new_foreign = self.new_foreign.saturating_sub(o.new_foreign);
+        self.refused_quarters = self.refused_quarters.saturating_sub(o.refused_quarters);
+        self.refused = self.refused.saturating_sub(o.refused);
+        self.answered = self.answered.saturating_sub(o.answered);
+        self.complaints = self.complaints.saturating_sub(o.complaints);
+    }
+
+    pub(super) fn is_zero(&self) -> bool {
         *self == Self::default()
     }
 
@@ -163,147 +200,185 @@ impl Counters {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Cell {
-    /// Seconds since 1970, divided by the width.
-    index: u32,
-    counters: Counters,
+/// What was counted at a moment, and at the moments before it that no window tells from it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Cell {
+    pub(super) at_s: u32,
+    pub(super) counters: Counters,
 }
 
-/// One window: at most twelve cells, oldest first, none empty.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-struct Window {
+/// The timeline of one account, and the windows that are read from it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Windows {
+    /// Oldest first.
     cells: Vec<Cell>,
+    /// The timeline is compacted when it has this many cells (and [`COMPACT_FROM`]), which is twice what was left the last time:
+    /// so an event pays for a few comparisons. Stored, that the cells depend on nothing but the account's events.
+    compact_at: u8,
 }
 
-/// All windows of one account.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-pub struct Windows(Vec<Window>);
+/// Where the windows begin, the account's clock standing somewhere.
+struct Starts<'a> {
+    /// Step of each window.
+    steps_s: &'a [u32],
+    starts_s: [u32; WINDOWS_MAX],
+}
 
-impl Windows {
-    /// Reads the newest cell of each window; see [`super::shard::Shard::look_ahead`].
-    pub(super) fn look_ahead(&self) -> u64 {
-        self.0.iter().filter_map(|w| w.cells.last()).map(|c| u64::from(c.index)).sum()
+impl<'a> Starts<'a> {
+    fn new(spans: &'a Spans, now_s: u32) -> Self {
+        let mut starts_s = [0; WINDOWS_MAX];
+        for (start, &step) in starts_s.iter_mut().zip(&spans.steps_s) {
+            *start = (now_s / step).saturating_sub(STEPS - 1) * step;
+        }
+        Self { steps_s: &spans.steps_s, starts_s }
     }
 
-    /// Counts `what` at `at_s` in every window that still holds it, the account's clock standing at `now_s >= at_s`.
-    /// Returns false where none does.
+    fn each(&self) -> impl DoubleEndedIterator<Item = (u32, u32)> + ExactSizeIterator {
+        self.starts_s.iter().copied().zip(self.steps_s.iter().copied())
+    }
+
+    /// Whether any window holds this moment. That of the longest span nearly always reaches farthest back.
+    fn hold(&self, at_s: u32) -> bool {
+        self.each().rev().any(|(start_s, _)| at_s >= start_s)
+    }
+
+    /// Whether a window tells two moments apart, the first of which is not the later one. What it says no to stays so.
+    fn tell_apart(&self, a_s: u32, b_s: u32) -> bool {
+        a_s != b_s && self.each().any(|(start_s, step)| b_s >= start_s && (a_s < start_s || a_s / step != b_s / step))
+    }
+}
+
+impl Windows {
+    /// A timeline of these cells, oldest first, as of the account's clock.
+    pub(super) fn of(cells: Vec<Cell>, spans: &Spans, now_s: u32) -> Self {
+        let mut windows = Self { cells, compact_at: 0 };
+        windows.compact(spans, now_s);
+        windows
+    }
+
+    /// Reads the newest cell; see [`super::shard::Shard::look_ahead`].
+    pub(super) fn look_ahead(&self) -> u64 {
+        read_ahead(&self.cells, 2, |c| c.at_s.into())
+    }
+
+    /// Counts `what` at `at_s`, the account's clock standing at `now_s >= at_s`. Returns false where no window holds that moment
+    /// any more: then it is not counted.
     pub fn add(&mut self, spans: &Spans, now_s: u32, at_s: u32, what: &Counters) -> bool {
-        if self.0.len() != spans.0.len() {
-            self.0.resize_with(spans.0.len(), Window::default);
+        if self.cells.len() >= usize::from(self.compact_at.max(COMPACT_FROM)) {
+            self.compact(spans, now_s);
         }
-        let mut held = false;
-        for (window, &span) in self.0.iter_mut().zip(&spans.0) {
-            let width = width_s(span);
-            let first = (now_s / width).saturating_sub(CELLS - 1);
-            let index = at_s / width;
-            if index < first {
-                continue;
+        let starts = Starts::new(spans, now_s);
+        if !starts.hold(at_s) {
+            return false;
+        }
+        // Nearly always behind the newest; a late event looks for its place.
+        let at = self.cells.iter().rposition(|c| c.at_s <= at_s).map_or(0, |i| i + 1);
+        if let Some(before) = at.checked_sub(1).map(|i| &mut self.cells[i])
+            && !starts.tell_apart(before.at_s, at_s)
+        {
+            before.at_s = at_s;
+            before.counters.add(what);
+        } else if let Some(next) = self.cells.get_mut(at)
+            && !starts.tell_apart(at_s, next.at_s)
+        {
+            next.counters.add(what);
+        } else {
+            self.cells.insert(at, Cell { at_s, counters: *what });
+        }
+        true
+    }
+
+    /// The sums of all windows when the account's clock stands at `now_s`, in the order of their spans.
+    pub fn sums(&self, spans: &Spans, now_s: u32) -> [Counters; WINDOWS_MAX] {
+        let mut sums = [Counters::default(); WINDOWS_MAX];
+        let (mut sum, mut left, mut before_s) = (Counters::default(), self.cells.iter().rev().peekable(), u32::MAX);
+        for ((start_s, _), out) in Starts::new(spans, now_s).each().zip(&mut sums) {
+            if start_s > before_s {
+                // Of two spans that are nearly the same the longer one may begin later.
+                (sum, left) = (Counters::default(), self.cells.iter().rev().peekable());
             }
-            held = true;
-            window.expire(first);
-            window.add(index, what);
+            while let Some(cell) = left.next_if(|c| c.at_s >= start_s) {
+                sum.add(&cell.counters);
+            }
+            (*out, before_s) = (sum, start_s);
         }
-        held
+        sums
     }
 
     /// The sums of window `i` when the account's clock stands at `now_s`.
     pub fn sum(&self, spans: &Spans, i: usize, now_s: u32) -> Counters {
-        let mut sum = Counters::default();
-        let (Some(window), Some(&span)) = (self.0.get(i), spans.0.get(i)) else { return sum };
-        let first = (now_s / width_s(span)).saturating_sub(CELLS - 1);
-        for cell in window.cells.iter().filter(|c| c.index >= first) {
-            sum.add(&cell.counters);
-        }
-        sum
+        self.sums(spans, now_s).get(i).copied().unwrap_or_default()
     }
 
     /// Takes new recipients, refusals and complaints out of every window: what a closed incident has accounted for must
     /// not open the next one. Messages and recipients stay.
     pub fn forgive(&mut self) {
-        for window in &mut self.0 {
-            for cell in &mut window.cells {
-                let c = &mut cell.counters;
-                *c = Counters {
-                    messages: c.messages,
-                    recipients: c.recipients,
-                    volume: c.volume,
-                    ..Counters::default()
-                };
+        for Cell { counters: c, .. } in &mut self.cells {
+            *c = Counters { messages: c.messages, recipients: c.recipients, volume: c.volume, ..Counters::default() };
+        }
+        self.cells.retain(|c| !c.counters.is_zero());
+    }
+
+    /// Drops what no window holds any more, and makes one of neighbours that no window tells apart. Changes no sum. Called at
+    /// fixed points of the account's own events only.
+    pub fn compact(&mut self, spans: &Spans, now_s: u32) {
+        let starts = Starts::new(spans, now_s);
+        let gone = self.cells.iter().take_while(|c| !starts.hold(c.at_s)).count();
+        self.cells.drain(..gone);
+        self.cells.dedup_by(|b, a| {
+            let same = !starts.tell_apart(a.at_s, b.at_s);
+            if same {
+                a.counters.add(&b.counters);
+                a.at_s = b.at_s;
             }
-            window.cells.retain(|c| !c.counters.is_zero());
-        }
+            same
+        });
+        self.compact_at = (2 * self.cells.len()).min(CELLS_MAX) as u8;
     }
 
-    /// Drops what no window holds any more. Changes no sum.
-    pub fn shrink(&mut self, spans: &Spans, now_s: u32) {
-        for (window, &span) in self.0.iter_mut().zip(&spans.0) {
-            window.expire((now_s / width_s(span)).saturating_sub(CELLS - 1));
-            window.cells.shrink_to_fit();
-        }
-    }
-
-    /// Cells nearly always count what the one before them counts, be it in the window before.
-    pub(super) fn pack(&self, out: &mut Vec<u8>) {
-        put(out, self.0.len() as u64);
-        let mut before = Counters::default();
-        for window in &self.0 {
-            put(out, window.cells.len() as u64);
-            let mut index = 0u32;
-            for cell in &window.cells {
-                let same = cell.counters == before;
-                put(out, u64::from(cell.index.wrapping_sub(index)) << 1 | u64::from(same));
-                if !same {
-                    cell.counters.pack(out, 0);
-                }
-                (index, before) = (cell.index, cell.counters);
+    /// Newest first, from the account's clock. Cells often count what the one after them counts.
+    pub(super) fn pack(&self, out: &mut Vec<u8>, clock_s: u32) {
+        out.push(self.compact_at);
+        put(out, self.cells.len() as u64);
+        let mut after = Cell { at_s: clock_s, counters: Counters::default() };
+        for cell in self.cells.iter().rev() {
+            let same = cell.counters == after.counters;
+            put(out, u64::from(after.at_s.wrapping_sub(cell.at_s)) << 1 | u64::from(same));
+            if !same {
+                cell.counters.pack(out, 0);
             }
+            after = *cell;
         }
     }
 
-    pub(super) fn unpack(from: &mut Input<'_>) -> Result<Self, Unreadable> {
-        let len = from.count(8, 1)?;
-        let mut windows = Vec::with_capacity(len);
-        let mut before = Counters::default();
+    pub(super) fn unpack(from: &mut Input<'_>, clock_s: u32) -> Result<Self, Unreadable> {
+        let compact_at = from.byte()?;
+        if usize::from(compact_at) > CELLS_MAX {
+            return Err(Unreadable("more cells than windows need"));
+        }
+        let len = from.count(CELLS_MAX, 1)?;
+        let mut cells = Vec::with_capacity(len);
+        let mut after = Cell { at_s: clock_s, counters: Counters::default() };
         for _ in 0..len {
-            let len = from.count(CELLS as usize, 1)?;
-            let mut cells = Vec::with_capacity(len);
-            let mut index = 0u32;
-            for _ in 0..len {
-                let head = from.number()?;
-                let by = u32::try_from(head >> 1).map_err(|_| Unreadable("a number of more than 32 bits"))?;
-                index = index.checked_add(by).ok_or(Unreadable("a number of more than 32 bits"))?;
-                if head & 1 == 0 {
-                    (before, _) = Counters::unpack(from)?;
-                }
-                cells.push(Cell { index, counters: before });
+            let head = from.number()?;
+            let by = u32::try_from(head >> 1).map_err(|_| Unreadable("a number of more than 32 bits"))?;
+            after.at_s = after.at_s.checked_sub(by).ok_or(Unreadable("a time before 1970"))?;
+            if head & 1 == 0 {
+                (after.counters, _) = Counters::unpack(from)?;
             }
-            windows.push(Window { cells });
+            cells.push(after);
         }
-        Ok(Self(windows))
+        cells.reverse();
+        Ok(Self { cells, compact_at })
+    }
+
+    /// Cells of the timeline.
+    pub fn cells(&self) -> usize {
+        self.cells.len()
     }
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.0.capacity() * size_of::<Window>()
-            + self.0.iter().map(|w| w.cells.capacity() * size_of::<Cell>()).sum::<usize>()
-    }
-}
-
-impl Window {
-    fn expire(&mut self, first: u32) {
-        let gone = self.cells.iter().take_while(|c| c.index < first).count();
-        if gone > 0 {
-            self.cells.drain(..gone);
-        }
-    }
-
-    fn add(&mut self, index: u32, what: &Counters) {
-        // Nearly always the newest cell; a late event looks for its own.
-        let at = self.cells.iter().rposition(|c| c.index <= index);
-        match at {
-            Some(i) if self.cells[i].index == index => self.cells[i].counters.add(what),
-            _ => self.cells.insert(at.map_or(0, |i| i + 1), Cell { index, counters: *what }),
-        }
+        self.cells.capacity() * size_of::<Cell>()
     }
 }

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::core::account::Account;
 use crate::core::packed;
 use crate::core::policy::Policy;
 use crate::core::shard::{Shard, Unreadable};
+use crate::core::version1::Account1;
 use crate::event::Timestamp;
 
 /// The first line of a file of this version.
@@ -181,12 +181,8 @@ fn read_from(mut from: impl Read, policy: &Arc<Policy>) -> Result<Shard, Error> 
     for _ in 0..head.accounts {
         read_record(&mut zstd, &mut bytes)?;
         if magic == MAGIC_1 {
-            let mut account: Account = postcard::from_bytes(&bytes)?;
-            if let Some(incident) = &mut account.incident {
-                // Not stored then; it was flagged at some moment between these two.
-                incident.flagged_ms = incident.start_ms;
-            }
-            shard.restore(account);
+            let account: Account1 = postcard::from_bytes(&bytes)?;
+            shard.restore(account.account(&policy.spans));
         } else {
             let name = packed::name(&bytes).unwrap_or_default();
             shard.restore_packed(name, &bytes)?;

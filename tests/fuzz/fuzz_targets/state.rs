@@ -9,15 +9,16 @@ use libfuzzer_sys::fuzz_target;
 use mailfuse::core::fingerprint::Fingerprint;
 use mailfuse::core::packed;
 use mailfuse::core::policy::{Detect, Policy};
+use mailfuse::core::window::Spans;
 use mailfuse::state;
 
 fuzz_target!(|bytes: &[u8]| {
-    let prints = Fingerprint::new(&[7; 16]);
-    if let Ok(account) = packed::unpack(bytes, &prints) {
+    let (prints, spans) = (Fingerprint::new(&[7; 16]), Spans::default());
+    if let Ok(account) = packed::unpack(bytes, &prints, &spans) {
         assert!(account.bytes() < 100 * bytes.len() + 200_000);
         let mut out = Vec::new();
         packed::pack(&account, &prints, &mut out);
-        let again = packed::unpack(&out, &prints).expect("what was written can be read");
+        let again = packed::unpack(&out, &prints, &spans).expect("what was written can be read");
         assert_eq!(again, account);
     }
     let policy = Arc::new(Policy::new(Detect::default(), [7; 16], String::new()).expect("the defaults are good"));
