@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use desk_webhook_support::{endpoint, every, keys};
 use mailfuse::core::alert::{AlertKind, Severity};
@@ -46,7 +46,7 @@ async fn keep(State(seen): State<Seen>, uri: Uri, headers: HeaderMap, body: Byte
         }
         "/429-odd" => (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "soon")]).into_response(),
         "/503" => (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")]).into_response(),
-        "/302" => Redirect::to("/200").into_response(),
+        "/302" => (StatusCode::FOUND, [("location", "/200")]).into_response(),
         "/huge" => vec![b'x'; 8 << 20].into_response(),
         "/hang" => {
             tokio::time::sleep(FAR).await;

@@ -220,7 +220,8 @@ impl Storm {
 /// What becomes of an alert at a grouped endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
-    /// A new message: record both, and add the delivery to the outbox. Where the outbox is full, ask [`Grouping::add`] anew.
+    /// A new message: record both, and add the delivery to the outbox before the next alert comes. Where the outbox is full, add
+    /// it once something has left; what comes meanwhile is then a message of its own.
     New {
         /// The delivery.
         delivery: Delivery,
@@ -250,8 +251,12 @@ pub fn every(news: &News<'_>, now_ms: i64) -> Delivery {
 
 #[derive(Debug, Default)]
 struct Line {
-    /// By incident, messages that may still change.
-    open: BTreeMap<String, Group>,
+    /// By incident, messages that begin one and may still change; at most as many as a minute may have.
+    begun: BTreeMap<String, Group>,
+    /// The same of further messages of incidents, with some that may no longer change.
+    further: BTreeMap<String, Group>,
+    /// At how many further ones to look for those that may no longer change.
+    sweep_at: usize,
     /// When the last messages that begin an incident were made; at most as many as a minute may have.
     begun_ms: VecDeque<i64>,
     storm: Option<Group>,
@@ -277,9 +282,9 @@ impl Grouping {
     pub fn add(&mut self, news: &News<'_>, now_ms: i64, outbox: &Outbox) -> Plan {
         let limit = self.limits.per_minute;
         let line = self.lines.entry(news.endpoint.to_owned()).or_default();
-        line.open.retain(|_, group| outbox.is_open(news.endpoint, &group.id));
-        line.storm = line.storm.take().filter(|group| outbox.is_open(news.endpoint, &group.id));
-        if let Some(group) = line.open.get_mut(news.incident) {
+        line.forget(|group| outbox.is_open(news.endpoint, &group.id));
+        let open = line.begun.get_mut(news.incident).or_else(|| line.further.get_mut(news.incident));
+        if let Some(group) = open.filter(|group| outbox.is_open(news.endpoint, &group.id)) {
             if let Holds::Incident { alerts, .. } = &mut group.holds
                 && !alerts.iter().any(|id| id == news.alert)
             {
@@ -290,10 +295,7 @@ impl Grouping {
         }
         let ends_unnoticed = news.told == Told::InStorm && news.kind == "account.cleared";
         if news.told == Told::Itself || (!ends_unnoticed && line.may_begin(now_ms, limit)) {
-            if news.told != Told::Itself {
-                line.begun_ms.push_back(now_ms);
-            }
-            return line.begin(news, now_ms);
+            return line.say(news, now_ms);
         }
         line.storm(news, now_ms)
     }
@@ -305,14 +307,30 @@ impl Line {
         while self.begun_ms.front().is_some_and(|&at| now_ms.saturating_sub(at) >= MINUTE_MS) {
             self.begun_ms.pop_front();
         }
-        self.begun_ms.len() < limit && self.open.len() < limit
+        self.begun_ms.len() < limit && self.begun.len() < limit
     }
 
-    fn begin(&mut self, news: &News<'_>, now_ms: i64) -> Plan {
+    /// Lets go of what may no longer change. Of further ones only now and then: there may be as many as incidents are open.
+    fn forget(&mut self, is_open: impl Fn(&Group) -> bool) {
+        self.begun.retain(|_, group| is_open(group));
+        self.storm = self.storm.take().filter(|group| is_open(group));
+        if self.further.len() >= self.sweep_at {
+            self.further.retain(|_, group| is_open(group));
+            self.sweep_at = 2 * self.further.len() + 64;
+        }
+    }
+
+    /// A message of its own.
+    fn say(&mut self, news: &News<'_>, now_ms: i64) -> Plan {
         let delivery = every(news, now_ms);
         let holds = Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
         let group = Group { v: 1, endpoint: delivery.endpoint.clone(), id: delivery.id.clone(), holds };
-        self.open.insert(news.incident.to_owned(), group.clone());
+        if news.told == Told::Itself {
+            self.further.insert(news.incident.to_owned(), group.clone());
+        } else {
+            self.begun_ms.push_back(now_ms);
+            self.begun.insert(news.incident.to_owned(), group.clone());
+        }
         Plan::New { delivery, group }
     }
 

@@ -153,7 +153,7 @@ impl Outbox {
         line.concurrency = concurrency;
     }
 
-    /// Takes a delivery. Record it, as [`DeliveryRecord::new`], before the outbox is asked for what is due.
+    /// Takes a delivery that was never delivered (that is the caller's to know). Record it, as [`DeliveryRecord::new`], before the outbox is asked for what is due.
     ///
     /// # Errors
     /// Where it is not taken; the error hands it back. A full endpoint takes it when something has left.
