@@ -49,6 +49,7 @@ pub(super) struct Held {
     under_way: Option<UnderWay>,
     /// Since when the next checkpoint is waited for, and how many events came since.
     since: Instant,
+    is_first: bool,
     pub events_since: u64,
     not_before: Instant,
     stored_offset: Option<i64>,
@@ -81,6 +82,7 @@ impl Held {
             changelog: installed.changelog,
             under_way: None,
             since: now,
+            is_first: true,
             events_since: 0,
             not_before: now,
             stored_offset: installed.is_stored.then_some(installed.next_offset),
@@ -102,8 +104,15 @@ impl Held {
         self.drain.is_some()
             // The first one says that there is a state, and since when there is history.
             || self.stored_offset.is_none()
-            || self.since.elapsed() >= Duration::from_millis(checkpoint_ms.into())
+            || self.since.elapsed() >= self.wait(checkpoint_ms)
             || self.events_since >= checkpoint_events
+    }
+
+    /// Partitions that became ours together would for ever be stored together, and events wait for all of them at once: each has
+    /// its own first wait.
+    fn wait(&self, checkpoint_ms: u32) -> Duration {
+        let every = Duration::from_millis(checkpoint_ms.into());
+        if self.is_first { every.mul_f64(phase(self.lease.partition)) } else { every }
     }
 
     /// Begins a checkpoint of everything up to the next event.
@@ -120,6 +129,8 @@ impl Held {
         );
         record.control_offset = shared.control.next_offset.load(std::sync::atomic::Ordering::Relaxed);
         self.uncovered.push(std::mem::take(&mut self.tracker));
+        // The very first one says no more than that there is a state.
+        self.is_first &= self.stored_offset.is_none();
         self.since = Instant::now();
         self.events_since = 0;
         let (chunks, given) = crossbeam_channel::bounded(CHUNKS);
@@ -179,6 +190,12 @@ impl Held {
     pub fn can_store(&self) -> bool {
         self.is_stateless || self.changelog.is_some() || self.under_way.is_some()
     }
+}
+
+/// Where a partition's checkpoints lie between two of another: multiples of the golden ratio are spread evenly, however many
+/// partitions there are.
+fn phase(partition: i32) -> f64 {
+    (f64::from(partition) * 0.618_033_988_749_895).fract()
 }
 
 /// Offers a chunk to the checkpointer. False where it has given up: it will say so.
