@@ -151,6 +151,7 @@ fn what_was_restored_is_not_folded_into() {
     let delivery = every(&news, BEGIN_MS);
     assert_eq!(delivery.id, id, "the same alert makes the same id");
     again.outbox.restore(DeliveryRecord::new(&delivery));
+    assert!(!again.outbox.is_open("test", &id), "an attempt may have begun before the restart");
     again.told.insert("i".into(), Told::Itself);
     again.seq = 1;
     assert!(again.alert("i", "account.escalated", Severity::Critical, BEGIN_MS, BEGIN_MS));

@@ -151,6 +151,11 @@ fn a_circuit_probes_one_at_a_time_and_uses_up_nothing() {
     // Every one gets its turn, first who was never tried.
     assert_eq!(probes[..16].iter().map(|p| &p.1).collect::<BTreeSet<_>>().len(), 16);
     assert_eq!(probes[0].1, "msg_5");
+    // Two that their schedule would send tomorrow; one of them is the next probe.
+    for n in [21, 22] {
+        let new = DeliveryRecord::new(&delivery(n, &format!("i{n}"), n, now));
+        assert!(outbox.restore(DeliveryRecord { attempts: 8, next_ms: now + 24 * HOUR_MS, ..new }));
+    }
     // It is back: everything at once, but for the bound.
     let due = outbox.due(outbox.next_ms().unwrap());
     outbox.done(due[0].attempt, &delivered(), now, &mut || 0);
@@ -166,7 +171,7 @@ fn a_circuit_probes_one_at_a_time_and_uses_up_nothing() {
             arrived += 1;
         }
     }
-    assert_eq!(arrived, 20);
+    assert_eq!(arrived, 22);
 }
 
 #[test]
