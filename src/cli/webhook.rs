@@ -71,28 +71,10 @@ struct Asked {
 }
 
 const TEST: &str = "\
-An endpoint is a table of the configuration:
+An endpoint is a table [[desk.webhook]] of the configuration; `mailfuse config` prints its keys with their defaults. The secret of a
+pagerduty endpoint is its routing key, and its url may be left out. A secret for the others, which the receiver needs as well:
 
-  [[desk.webhook]]
-  name = \"abuse\"                    # letters, digits, - and _
-  url = \"https://desk.example.net/hooks/mailfuse\"
-  secret_file = \"/etc/mailfuse/abuse.secret\"   # whsec_…, or MAILFUSE_WEBHOOK_SECRET_ABUSE
-  previous_secret_file = \"\"         # while a secret is rotated: messages are signed with both
-  format = \"native\"                 # native (Standard Webhooks), slack, pagerduty, alertmanager
-  deliver = \"grouped\"               # grouped: one message an incident or storm; every: each alert
-  min_severity = \"warning\"          # or critical
-  kinds = []                        # account.flagged, campaign, …; empty: all
-  tenants = []                      # empty: all
-  patterns = []                     # hijack, bulk, script, forwarding, unclear; empty: all
-  quiet_hours = { hours = \"22:00-07:00\", zone = \"Europe/Berlin\" }   # holds back warnings only
-  timeout_s = 20
-  allow_private = false             # whether it may be an address of a private network, or this host
-  ca_file = \"\"                      # PEM; empty: the system's
-  concurrency = 4
-  body_bytes_max = 19999
-
-The secret of a pagerduty endpoint is its routing key; its url may be left out. A secret is made by
-  echo whsec_$(head -c 32 /dev/urandom | base64)
+  echo \"whsec_$(head -c 32 /dev/urandom | base64)\" > abuse.secret
 
 Exit status: 0 every endpoint has taken it, 1 some have not, 2 wrong usage or configuration.";
 

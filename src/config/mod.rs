@@ -324,6 +324,30 @@ mod tests {
     }
 
     #[test]
+    fn the_endpoint_of_the_reference_has_every_key_with_its_default() {
+        use crate::desk::webhook::settings::{Endpoint, Url};
+        let block: Vec<&str> = REFERENCE.lines().filter_map(|l| l.strip_prefix("#   ")).collect();
+        let begin = block.iter().position(|l| *l == "[[desk.webhook]]").unwrap();
+        let text = block[begin..].join("\n");
+        let given: toml::Table = toml::from_str(&text).unwrap();
+        let mut stated: Vec<&str> =
+            given["desk"]["webhook"][0].as_table().unwrap().keys().map(String::as_str).collect();
+        // It is told in words.
+        stated.push("quiet_hours");
+        stated.sort_unstable();
+        let all = toml::Table::try_from(Endpoint { quiet_hours: None, ..Endpoint::default() }).unwrap();
+        let mut wanted: Vec<&str> = all.keys().map(String::as_str).chain(["quiet_hours"]).collect();
+        wanted.sort_unstable();
+        assert_eq!(stated, wanted);
+        let endpoint = Endpoint {
+            name: "abuse".to_owned(),
+            url: Url("https://desk.example.net/hooks/mailfuse".to_owned()),
+            ..Endpoint::default()
+        };
+        assert_eq!(Config::parse(&text, "reference").unwrap().desk.webhook, [endpoint]);
+    }
+
+    #[test]
     fn every_key_of_the_reference_has_a_comment_in_its_paragraph() {
         let mut commented = false;
         for line in REFERENCE.lines() {

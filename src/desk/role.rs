@@ -17,7 +17,7 @@ use super::deliver::Deliveries;
 use super::notice::{Notice, Said};
 use super::record::{ALERT, Record};
 use super::sender::{Hands, chance};
-use super::shared::{Command, Role, Shared};
+use super::shared::{self, Command, Role, Shared};
 use crate::kafka::changelog::{self, Changelog, Place};
 use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain};
 use crate::kafka::group::seek;
@@ -100,6 +100,7 @@ impl ConsumerContext for Context {
 
 /// Until the desk ends.
 pub(super) fn run(shared: &Shared) {
+    let mut said = shared::Said::default();
     while !shared.is_stopping() {
         match work(shared) {
             Ok(()) => {}
@@ -112,8 +113,11 @@ pub(super) fn run(shared: &Shared) {
             Err(_) if shared.is_stopping() => {}
             Err(e) => {
                 shared.metrics.desk_failures.inc();
-                tracing::error!("the desk cannot go on, and tries again: {e}");
-                shared.set_role(Role::Waiting { why: e.to_string() });
+                let why = e.to_string();
+                if said.is_news(&why) {
+                    tracing::error!("the desk cannot go on, and tries again: {why}");
+                }
+                shared.set_role(Role::Waiting { why });
                 shared.wait(AGAIN);
             }
         }

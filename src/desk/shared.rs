@@ -34,6 +34,21 @@ pub enum Role {
     },
 }
 
+/// Says what stays the same once a minute.
+#[derive(Debug, Default)]
+pub(super) struct Said(Option<(String, Instant)>);
+
+impl Said {
+    /// Whether these words are to be said now.
+    pub(super) fn is_news(&mut self, words: &str) -> bool {
+        if self.0.as_ref().is_some_and(|(said, at)| said == words && at.elapsed() < Duration::from_secs(60)) {
+            return false;
+        }
+        self.0 = Some((words.to_owned(), Instant::now()));
+        true
+    }
+}
+
 /// What people want of the active desk.
 #[derive(Debug)]
 pub enum Command {

@@ -9,7 +9,7 @@ use rdkafka::Message;
 
 use super::{Error, Index, Place};
 use crate::desk::role;
-use crate::desk::shared::{IndexState, Shared};
+use crate::desk::shared::{IndexState, Said, Shared};
 use crate::kafka::outlet::now_ms;
 use crate::kafka::restore::{self, Read, Reader};
 
@@ -33,12 +33,15 @@ enum Failure {
 
 /// Until the desk ends.
 pub fn run(shared: &Shared) {
+    let mut said = Said::default();
     while !shared.is_stopping() {
         let Err(failure) = follow(shared) else { return };
         if shared.is_stopping() {
             return;
         }
-        tracing::error!("the index is not up to date, alerts and their delivery do not wait for it: {failure}");
+        if said.is_news(&failure.to_string()) {
+            tracing::error!("the index is not up to date, alerts and their delivery do not wait for it: {failure}");
+        }
         if matches!(&failure, Failure::Index(e) if e.is_damaged()) {
             set_aside(&shared.path);
         }
