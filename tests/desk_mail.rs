@@ -16,7 +16,7 @@ use mailfuse::desk::mail::client::Mailer;
 use mailfuse::desk::mail::render::Mail;
 use mailfuse::desk::mail::settings::{Mailbox, Password, Security};
 use mailfuse::desk::webhook::outcome::Outcome;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
