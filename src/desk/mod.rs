@@ -11,6 +11,7 @@ pub mod book;
 pub mod deliver;
 pub mod groups;
 pub mod index;
+pub mod mail;
 pub mod notice;
 pub mod record;
 mod role;
