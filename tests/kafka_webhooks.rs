@@ -420,3 +420,71 @@ fn an_endpoint_is_tried_by_hand() {
     let (code, said) = test(&[]);
     assert!(code == Some(2) && said.contains("sekret"), "{said}");
 }
+
+/// A mail server that takes everything.
+struct Sink {
+    address: String,
+    mails: Arc<Mutex<Vec<String>>>,
+}
+
+impl Sink {
+    fn new() -> Sink {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mails = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&mails);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, all) = (stream.unwrap(), Arc::clone(&all));
+                std::thread::spawn(move || serve(stream, &all));
+            }
+        });
+        Sink { address, mails }
+    }
+}
+
+fn serve(stream: std::net::TcpStream, mails: &Mutex<Vec<String>>) -> Option<()> {
+    use std::io::{BufRead, BufReader, Write};
+    let mut out = stream.try_clone().ok()?;
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    write!(out, "220 sink\r\n").ok()?;
+    while let Some(line) = lines.next() {
+        let word = line.split(' ').next().unwrap_or_default().to_ascii_uppercase();
+        if word == "DATA" {
+            write!(out, "354 go on\r\n").ok()?;
+            let mail: Vec<String> = lines.by_ref().take_while(|l| l != ".").collect();
+            mails.lock().unwrap().push(mail.join("\n"));
+        }
+        write!(out, "{}\r\n", if word == "QUIT" { "221 bye" } else { "250 fine" }).ok()?;
+    }
+    Some(())
+}
+
+#[test]
+fn alerts_are_mailed_through_a_smart_host() {
+    let Some(broker) = Broker::shared() else { return };
+    let sink = Sink::new();
+    let mut d = Deployment::new(broker, "mailed", 1);
+    d.extra = format!(
+        "[[desk.mail]]\nname = \"tickets\"\nto = [\"abuse@desk.example\"]\nfrom = \"mailfuse@desk.example\"\n\
+         smart_host = \"{}\"\nsecurity = \"plain\"\ndeliver = \"every\"\n",
+        sink.address
+    );
+    let one = d.start_desk("one");
+    wait_until("it is active", LIMIT, || is_active(&one));
+    let all = alerts(&mut Dice(seed()), 0, 4);
+    write(&d, &all);
+    wait_until("all are mailed", LIMIT, || sink.mails.lock().unwrap().len() == all.len());
+    wait_until("and that is recorded", LIMIT, || {
+        one.json("/v1/deliveries?endpoint=tickets&state=delivered").1["items"].as_array().unwrap().len() == all.len()
+    });
+    let mails = sink.mails.lock().unwrap().clone();
+    for n in 0..4 {
+        let of =
+            |m: &&String| m.lines().any(|l| l.starts_with("X-Mailfuse-Incident:") && l.ends_with(&format!("i-{n}")));
+        assert_eq!(mails.iter().filter(of).count(), 3, "{mails:#?}");
+    }
+    let out = run_support::mailfuse().args(["webhook", "test", "--config"]).arg(d.config("one")).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(sink.mails.lock().unwrap().len(), all.len() + 1);
+}

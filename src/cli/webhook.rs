@@ -12,6 +12,7 @@ use super::table::{Align, Table};
 use super::{Failure, usage};
 use crate::config::Config;
 use crate::core::alert::Severity;
+use crate::desk::mail::settings::Mailbox;
 use crate::desk::sender;
 use crate::desk::webhook::body::{Message, Request, What, prepare};
 use crate::desk::webhook::client::{Client, SystemResolver};
@@ -71,8 +72,8 @@ struct Asked {
 }
 
 const TEST: &str = "\
-An endpoint is a table [[desk.webhook]] of the configuration; `mailfuse config` prints its keys with their defaults. The secret of a
-pagerduty endpoint is its routing key, and its url may be left out. A secret for the others, which the receiver needs as well:
+An endpoint is a table [[desk.webhook]] or [[desk.mail]] of the configuration; `mailfuse config` prints their keys with their
+defaults. The secret of a pagerduty endpoint is its routing key, and its url may be left out. A secret for the others, which the receiver needs as well:
 
   echo \"whsec_$(head -c 32 /dev/urandom | base64)\" > abuse.secret
 
@@ -96,9 +97,11 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 fn test(config: &Path, names: &[String]) -> Result<(), Failure> {
     let config = Config::load(config).map_err(usage)?;
-    let all = &config.desk.webhook;
+    let all = config.desk.endpoints();
     if all.is_empty() {
-        return Err(usage(anyhow!("no [[desk.webhook]] is configured; `mailfuse webhook test --help` shows one")));
+        return Err(usage(anyhow!(
+            "no [[desk.webhook]] and no [[desk.mail]] is configured; `mailfuse config` prints one of each"
+        )));
     }
     if let Some(name) = names.iter().find(|n| !all.iter().any(|e| e.name == **n)) {
         let known: Vec<&str> = all.iter().map(|e| &*e.name).collect();
@@ -108,7 +111,8 @@ fn test(config: &Path, names: &[String]) -> Result<(), Failure> {
     let mut failed = 0;
     let runtime = runtime()?;
     for endpoint in all.iter().filter(|e| names.is_empty() || names.contains(&e.name)) {
-        let outcome = runtime.block_on(one(endpoint))?;
+        let mailbox = config.desk.mail.iter().find(|m| m.name == endpoint.name);
+        let outcome = runtime.block_on(one(endpoint, mailbox))?;
         failed += usize::from(outcome.why().is_some());
         table.row(vec![
             endpoint.name.clone(),
@@ -125,9 +129,7 @@ fn test(config: &Path, names: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn one(endpoint: &Endpoint) -> Result<Outcome, Failure> {
-    let keys = sender::keys(endpoint).map_err(usage)?;
-    let client = Client::new(endpoint, Arc::new(SystemResolver)).map_err(usage)?.within(WITHIN);
+async fn one(endpoint: &Endpoint, mailbox: Option<&Mailbox>) -> Result<Outcome, Failure> {
     let now_ms = now_ms();
     let message = Message {
         id: format!("test-{now_ms}"),
@@ -143,6 +145,13 @@ async fn one(endpoint: &Endpoint) -> Result<Outcome, Failure> {
             data: serde_json::json!({ "endpoint": endpoint.name }),
         },
     };
+    if let Some(mailbox) = mailbox {
+        let mailer = sender::mailer(mailbox).map_err(usage)?.within(WITHIN);
+        let mail = mailer.prepare(&message, now_ms / 1000).map_err(usage)?;
+        return Ok(mailer.send(&mail).await);
+    }
+    let keys = sender::keys(endpoint).map_err(usage)?;
+    let client = Client::new(endpoint, Arc::new(SystemResolver)).map_err(usage)?.within(WITHIN);
     let request = prepare(endpoint, &keys, &message, now_ms / 1000).map_err(usage)?;
     Ok(client.send(&request).await)
 }

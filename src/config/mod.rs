@@ -328,7 +328,8 @@ mod tests {
         use crate::desk::webhook::settings::{Endpoint, Url};
         let block: Vec<&str> = REFERENCE.lines().filter_map(|l| l.strip_prefix("#   ")).collect();
         let begin = block.iter().position(|l| *l == "[[desk.webhook]]").unwrap();
-        let text = block[begin..].join("\n");
+        let end = block.iter().position(|l| *l == "[[desk.mail]]").unwrap();
+        let text = block[begin..end].join("\n");
         let given: toml::Table = toml::from_str(&text).unwrap();
         let mut stated: Vec<&str> =
             given["desk"]["webhook"][0].as_table().unwrap().keys().map(String::as_str).collect();
@@ -345,6 +346,20 @@ mod tests {
             ..Endpoint::default()
         };
         assert_eq!(Config::parse(&text, "reference").unwrap().desk.webhook, [endpoint]);
+
+        use crate::desk::mail::settings::Mailbox;
+        let text = block[end..].join("\n");
+        let mailbox = Mailbox {
+            name: "tickets".to_owned(),
+            to: vec!["abuse@example.net".to_owned()],
+            from: "mailfuse <mailfuse@example.net>".to_owned(),
+            smart_host: "smtp.example.org:587".to_owned(),
+            ..Mailbox::default()
+        };
+        assert_eq!(Config::parse(&text, "reference").unwrap().desk.mail, [mailbox]);
+        let given: toml::Table = toml::from_str(&text).unwrap();
+        let stated = given["desk"]["mail"][0].as_table().unwrap().len();
+        assert_eq!(stated, toml::Table::try_from(Mailbox::default()).unwrap().len(), "every key");
     }
 
     #[test]

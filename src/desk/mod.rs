@@ -69,6 +69,9 @@ impl Desk {
         for endpoint in &options.settings.webhook {
             sender::keys(endpoint)?;
         }
+        for mailbox in &options.settings.mail {
+            sender::mailer(mailbox)?;
+        }
         let (path, folder) = if options.settings.database.is_empty() {
             let folder = tempfile::Builder::new().prefix("mailfuse-desk-").tempdir();
             let folder = folder.context("no temporary folder for the index: set desk.database")?;

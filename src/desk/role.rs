@@ -245,9 +245,8 @@ impl<'a> Active<'a> {
         let ours = || consumer.context().is_ours.load(Ordering::Acquire) && !shared.is_stopping();
         let place = Place { id: kafka.group.clone(), from: t.alerts.clone(), into: t.desk.clone(), partition: 0 };
         let changelog = Changelog::open(kafka, place, &ours)?;
-        let endpoints = &shared.settings.webhook;
-        let hands = Hands::new(endpoints).map_err(Error::Endpoints)?;
-        let mut deliveries = Deliveries::new(endpoints, &shared.settings.link);
+        let hands = Hands::new(&shared.settings).map_err(Error::Endpoints)?;
+        let mut deliveries = Deliveries::new(&shared.settings.endpoints(), &shared.settings.link);
         let mut book = Book::default();
         let mut records = 0u64;
         let (low, high) = reader.range(&t.desk, 0)?;

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::Settings;
+use super::mail::client::Mailer;
+use super::mail::settings::Mailbox;
 use super::webhook::body::{Message, prepare};
 use super::webhook::client::{Client, SystemResolver};
 use super::webhook::outcome::Outcome;
@@ -26,10 +29,9 @@ pub struct Ended {
     pub outcome: Outcome,
 }
 
-struct Way {
-    endpoint: Endpoint,
-    keys: Keys,
-    client: Arc<Client>,
+enum Way {
+    Webhook { endpoint: Box<Endpoint>, keys: Keys, client: Arc<Client> },
+    Mail(Arc<Mailer>),
 }
 
 /// Sends messages.
@@ -49,16 +51,29 @@ pub fn keys(endpoint: &Endpoint) -> anyhow::Result<Keys> {
     Ok(endpoint.keys(|path| std::fs::read_to_string(path), |name| std::env::var(name).ok())?)
 }
 
+/// What sends to a mailbox, its password from its file or the environment.
+///
+/// # Errors
+/// Where the password or a file of authorities cannot be had; nothing of it is in the error.
+pub fn mailer(mailbox: &Mailbox) -> anyhow::Result<Mailer> {
+    let password = mailbox.password(|path| std::fs::read_to_string(path), |name| std::env::var(name).ok())?;
+    Ok(Mailer::new(mailbox, password.as_ref())?)
+}
+
 impl Hands {
-    /// With these endpoints. Secrets are read now.
+    /// With these endpoints and mailboxes. Secrets are read now.
     ///
     /// # Errors
     /// Where a secret or a file of authorities cannot be had.
-    pub fn new(endpoints: &[Endpoint]) -> anyhow::Result<Self> {
+    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
         let mut ways = HashMap::new();
-        for endpoint in endpoints {
+        for endpoint in &settings.webhook {
             let client = Arc::new(Client::new(endpoint, Arc::new(SystemResolver))?);
-            ways.insert(endpoint.name.clone(), Way { endpoint: endpoint.clone(), keys: keys(endpoint)?, client });
+            let way = Way::Webhook { endpoint: Box::new(endpoint.clone()), keys: keys(endpoint)?, client };
+            ways.insert(endpoint.name.clone(), way);
+        }
+        for mailbox in &settings.mail {
+            ways.insert(mailbox.name.clone(), Way::Mail(Arc::new(mailer(mailbox)?)));
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -83,14 +98,24 @@ impl Hands {
         let Some(way) = self.ways.get(&attempt.endpoint) else {
             return end(Outcome::Blocked { why: "the endpoint is not configured".to_owned() });
         };
-        match prepare(&way.endpoint, &way.keys, message, now_ms() / 1000) {
-            Ok(request) => {
-                let client = Arc::clone(&way.client);
-                if let Some(runtime) = &self.runtime {
+        let now_s = now_ms() / 1000;
+        let blocked = |why: String| Outcome::Blocked { why };
+        let Some(runtime) = &self.runtime else { return };
+        match way {
+            Way::Webhook { endpoint, keys, client } => match prepare(endpoint, keys, message, now_s) {
+                Ok(request) => {
+                    let client = Arc::clone(client);
                     runtime.spawn(async move { end(client.send(&request).await) });
                 }
-            }
-            Err(e) => end(Outcome::Blocked { why: e.to_string() }),
+                Err(e) => end(blocked(e.to_string())),
+            },
+            Way::Mail(mailer) => match mailer.prepare(message, now_s) {
+                Ok(mail) => {
+                    let mailer = Arc::clone(mailer);
+                    runtime.spawn(async move { end(mailer.send(&mail).await) });
+                }
+                Err(e) => end(blocked(e.to_string())),
+            },
         }
     }
 

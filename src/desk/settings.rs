@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::mail::{self, settings::Mailbox};
 use super::webhook::{self, settings::Endpoint};
 
 /// How the desk works.
@@ -18,11 +19,20 @@ pub struct Settings {
     pub link: String,
     /// Where alerts are sent.
     pub webhook: Vec<Endpoint>,
+    /// Whom they are mailed to.
+    pub mail: Vec<Mailbox>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { enabled: true, database: String::new(), keep_days: 90, link: String::new(), webhook: Vec::new() }
+        Self {
+            enabled: true,
+            database: String::new(),
+            keep_days: 90,
+            link: String::new(),
+            webhook: Vec::new(),
+            mail: Vec::new(),
+        }
     }
 }
 
@@ -30,6 +40,11 @@ impl Settings {
     /// How long what is over is kept, in milliseconds.
     pub fn keep_ms(&self) -> i64 {
         i64::from(self.keep_days) * 86_400_000
+    }
+
+    /// Everything that is delivered to, mailboxes as the endpoints that stand for them.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.webhook.iter().cloned().chain(self.mail.iter().map(Mailbox::endpoint)).collect()
     }
 
     /// Checks what does not depend on the world.
@@ -40,7 +55,8 @@ impl Settings {
         if !(1..=3650).contains(&self.keep_days) {
             return Err(BadSettings::Range("keep_days must lie between 1 and 3650"));
         }
-        Ok(webhook::settings::check(&self.webhook)?)
+        webhook::settings::check(&self.webhook)?;
+        Ok(mail::settings::check(&self.mail, &self.webhook)?)
     }
 }
 
@@ -53,4 +69,7 @@ pub enum BadSettings {
     /// An endpoint.
     #[error(transparent)]
     Webhook(#[from] webhook::settings::BadSettings),
+    /// A mailbox.
+    #[error(transparent)]
+    Mail(#[from] mail::settings::BadSettings),
 }

@@ -5,7 +5,7 @@ use crate::desk::notice::Notice;
 use crate::desk::webhook::body::{Incident, IncidentState, Message, What};
 use crate::desk::webhook::grouping::Storm;
 
-use super::text::{clean, number};
+use crate::desk::webhook::text::{clean, number};
 
 /// Characters of a name that are shown where it is what the mail is about.
 const NAME_CHARS: usize = 200;

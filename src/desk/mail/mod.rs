@@ -20,8 +20,3 @@ pub mod settings;
 mod content;
 mod page;
 mod wire;
-
-// The same rules for hostile text as in webhooks' bodies.
-#[allow(dead_code)] // Cutting JSON is of no use here.
-#[path = "../webhook/text.rs"]
-mod text;

@@ -26,4 +26,4 @@ mod native;
 mod pagerduty;
 mod quiet;
 mod slack;
-mod text;
+pub(super) mod text;

@@ -4,7 +4,7 @@
 pub(super) const CUT: char = '…';
 
 /// Text for people's eyes, of at most `chars_max` characters: what moves, hides or breaks text is shown as U+FFFD.
-pub(super) fn clean(text: &str, chars_max: usize) -> String {
+pub(in crate::desk) fn clean(text: &str, chars_max: usize) -> String {
     let mut out: String = text.chars().take(chars_max).map(|c| if deceives(c) { '\u{FFFD}' } else { c }).collect();
     if text.chars().nth(chars_max).is_some() {
         out.pop();
@@ -46,7 +46,7 @@ pub(super) fn cut_json(text: &mut String, bytes_max: usize) {
 }
 
 /// Whole numbers in groups of three, as people read them.
-pub(super) fn number(n: u64) -> String {
+pub(in crate::desk) fn number(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
