@@ -4,6 +4,7 @@ use crate::core::alert::{Action, Alert, AlertKind, Burst, Evidence, Pattern, Rel
 use crate::desk::notice::Notice;
 use crate::desk::webhook::body::{Incident, IncidentState, Message, What};
 use crate::desk::webhook::grouping::Storm;
+use crate::event::Timestamp;
 
 use crate::desk::webhook::text::{clean, number};
 
@@ -84,7 +85,7 @@ impl Content {
             What::Other { summary, over, data } => Self::of_other(message, summary, *over, data),
         };
         content.facts.push(("Incident", clean(&message.incident, NAME_CHARS)));
-        content.facts.push(("Said at", message.at.to_string()));
+        content.facts.push(("Said at", time(message.at)));
         content.facts.retain(|(_, value)| !value.is_empty());
         content.tables.retain(|table| !table.rows.is_empty());
         content.link = link(&message.link);
@@ -97,7 +98,7 @@ impl Content {
         if incident.alerts.len() > 1 {
             let newest: Vec<_> = incident.alerts.iter().rev().collect();
             content.tables.push(Table::of("What was said so far", &["When", "What", "Severity"], &newest, |alert| {
-                vec![alert.ts.to_string(), kind(alert.kind).to_owned(), severity_name(alert.severity).to_owned()]
+                vec![time(alert.ts), kind(alert.kind).to_owned(), severity_name(alert.severity).to_owned()]
             }));
         }
         content
@@ -171,8 +172,8 @@ impl Content {
             title: format!("{alerts} alerts at once"),
             advice: "Look at the accounts that send most, and whether the mail system itself has a trouble.",
             facts: vec![
-                ("Since", storm.first_ts.to_string()),
-                ("Until", storm.last_ts.to_string()),
+                ("Since", time(storm.first_ts)),
+                ("Until", time(storm.last_ts)),
                 ("Critical", critical),
                 ("Warnings", number(storm.warning)),
                 ("Recipients", number(storm.recipients)),
@@ -227,7 +228,7 @@ impl Content {
 
 fn facts_of(burst: &Burst) -> Vec<(&'static str, String)> {
     vec![
-        ("Since", burst.first_ts.to_string()),
+        ("Since", time(burst.first_ts)),
         ("Messages", number(burst.messages)),
         (
             "Recipients",
@@ -277,16 +278,16 @@ fn sent(burst: Option<&Burst>) -> String {
 /// As people say it: `10 min`, `1 h`, `7 d`.
 fn window(s: u32) -> String {
     match s {
-        s if s >= 86_400 && s % 86_400 == 0 => format!("{} d", s / 86_400),
-        s if s >= 3600 && s % 3600 == 0 => format!("{} h", s / 3600),
-        s if s >= 60 && s % 60 == 0 => format!("{} min", s / 60),
+        s if s >= 86_400 && s.is_multiple_of(86_400) => format!("{} d", s / 86_400),
+        s if s >= 3600 && s.is_multiple_of(3600) => format!("{} h", s / 3600),
+        s if s >= 60 && s.is_multiple_of(60) => format!("{} min", s / 60),
         s => format!("{s} s"),
     }
 }
 
 /// With a digit behind the point where it says something.
 fn decimal(x: f64) -> String {
-    if x.is_finite() && x >= 0.0 && x < 1e15 {
+    if (0.0..1e15).contains(&x) {
         let rounded = (x * 10.0).round() / 10.0;
         if rounded.fract() == 0.0 || rounded >= 100.0 {
             number(rounded.round() as u64)
@@ -296,6 +297,15 @@ fn decimal(x: f64) -> String {
     } else {
         // No signal has such a value; it is shown all the same, in bounded length.
         format!("{x:e}")
+    }
+}
+
+/// As people write it, to the second.
+fn time(at: Timestamp) -> String {
+    let whole = at.to_string();
+    match (whole.get(..10), whole.get(11..19), whole.ends_with('Z')) {
+        (Some(day), Some(time), true) => format!("{day} {time} UTC"),
+        _ => whole,
     }
 }
 
@@ -375,6 +385,7 @@ mod tests {
             assert_eq!(decimal(x), said);
         }
         assert_eq!((decimal(f64::NAN), decimal(1e300)), ("NaN".into(), "1e300".into()));
+        assert_eq!(time(Timestamp(1_772_438_400_000)), "2026-03-02 08:00:00 UTC");
         for (s, said) in [(1, "1 s"), (90, "90 s"), (600, "10 min"), (3600, "1 h"), (5400, "90 min"), (604_800, "7 d")]
         {
             assert_eq!(window(s), said);

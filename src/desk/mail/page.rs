@@ -9,6 +9,7 @@ use super::content::{Content, Table};
 
 /// Columns of plain text that a label takes.
 const LABEL: usize = 18;
+const FOOT: &str = "Sent by mailfuse. Nobody reads answers to this address.";
 
 /// Plain text, lines ended by `\n`.
 pub(super) fn text(content: &Content) -> String {
@@ -22,11 +23,11 @@ pub(super) fn text(content: &Content) -> String {
     if !content.advice.is_empty() {
         part(format!("What to do: {}\n", content.advice));
     }
-    part(content.facts.iter().map(|(label, value)| format!("{:LABEL$}{value}\n", format!("{label}:"))).collect());
     if !content.reasons.is_empty() {
         let reasons = content.reasons.iter().map(|r| format!("* {}\n  ({})\n", r.text, r.numbers));
         part(format!("Why:\n{}", reasons.collect::<String>()));
     }
+    part(content.facts.iter().map(|(label, value)| format!("{:LABEL$}{value}\n", format!("{label}:"))).collect());
     for table in &content.tables {
         part(table_text(table));
     }
@@ -34,16 +35,17 @@ pub(super) fn text(content: &Content) -> String {
         part(format!("More:\n{}\n", content.link));
     }
     if !content.undo.is_empty() {
-        let at = if content.link.is_empty() { String::new() } else { format!(" It is at {}", content.link) };
+        let at = if content.link.is_empty() { String::new() } else { format!("\n{}", content.link) };
         part(format!("If it was a false alarm, or all is well again: {}{at}\n", content.undo));
     }
+    part(format!("-- \n{FOOT}\n"));
     out
 }
 
 fn table_text(table: &Table) -> String {
-    let mut out = format!("{} ({}):\n", table.title, table.head.join(", ").to_lowercase());
+    let mut out = format!("{} ({}):\n", table.title, table.head.join(" | ").to_lowercase());
     for row in &table.rows {
-        out.push_str(&format!("  {}\n", row.join(", ")));
+        out.push_str(&format!("  {}\n", row.join(" | ")));
     }
     if table.more > 0 {
         out.push_str(&format!("  and {} more\n", table.more));
@@ -85,14 +87,6 @@ pub(super) fn html(content: &Content) -> String {
                 @if !content.link.is_empty() {
                     p style="margin:8px 0" { a href=(content.link) { "See the incident" } }
                 }
-                table style="border-collapse:collapse" {
-                    @for (label, value) in &content.facts {
-                        tr {
-                            th style={ (CELL) ";white-space:nowrap;font-weight:normal;opacity:.75" } scope="row" { (label) }
-                            td style=(CELL) { bdi { (value) } }
-                        }
-                    }
-                }
                 @if !content.reasons.is_empty() {
                     h2 style=(H2) { "Why" }
                     ul style="margin:0;padding-left:20px" {
@@ -100,6 +94,14 @@ pub(super) fn html(content: &Content) -> String {
                             li style="margin-bottom:6px;overflow-wrap:anywhere" {
                                 (reason.text) br; span style=(NUMBERS) { (reason.numbers) }
                             }
+                        }
+                    }
+                }
+                table style="border-collapse:collapse;margin-top:16px" {
+                    @for (label, value) in &content.facts {
+                        tr {
+                            th style={ (CELL) ";white-space:nowrap;font-weight:normal;opacity:.75" } scope="row" { (label) }
+                            td style=(CELL) { bdi { (value) } }
                         }
                     }
                 }
@@ -120,7 +122,7 @@ pub(super) fn html(content: &Content) -> String {
                         @if !content.link.is_empty() { " " a href=(content.link) { "The incident" } }
                     }
                 }
-                p style={ (NUMBERS) ";margin-top:24px" } { "Sent by mailfuse. Nobody reads answers to this address." }
+                p style={ (NUMBERS) ";margin-top:24px" } { (FOOT) }
             }
         }
     }
