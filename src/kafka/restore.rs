@@ -126,6 +126,9 @@ impl Error {
     }
 }
 
+/// A transaction's offset is waited for so long: the fence before has ended all there were.
+const PENDING: Duration = Duration::from_secs(8);
+
 /// What an operator has allowed beforehand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Allowed {
@@ -235,19 +238,48 @@ impl Reader {
 
     /// The group's offset.
     ///
+    /// The brokers do not say it while a transaction with another one is pending, and after a broker was stopped one may stay
+    /// pending for ever, though its transaction has ended. What is committed is known all the same, and it is the truth for
+    /// whoever has fenced every writer before, as each restore does.
+    ///
     /// # Errors
     /// Where the brokers do not answer.
     pub fn committed(&self, topic: &str, partition: i32) -> Result<Option<i64>, Error> {
+        Ok(self.committed_or_pending(topic, partition)?.0)
+    }
+
+    /// The same, and whether another one is pending.
+    fn committed_or_pending(&self, topic: &str, partition: i32) -> Result<(Option<i64>, bool), Error> {
         let what = format!("{topic}:{partition}: the offset of the group {} is not known", self.kafka.group);
         let mut list = TopicPartitionList::new();
         list.add_partition(topic, partition);
-        let list = self.consumer.committed_offsets(list, self.kafka.timeout()).map_err(|e| self.broker(&what, &e))?;
-        let Some(found) = list.find_partition(topic, partition) else { return Ok(None) };
+        let (list, is_pending) = match self.consumer.committed_offsets(list.clone(), PENDING.min(self.kafka.timeout()))
+        {
+            Ok(list) => (list, false),
+            Err(_) => {
+                let mut config = client_config(&self.kafka)?;
+                config
+                    .set("group.id", &self.kafka.group)
+                    .set("enable.auto.commit", "false")
+                    .set("isolation.level", "read_uncommitted")
+                    .set("coordinator.query.interval.ms", COORDINATOR_MS);
+                let consumer: BaseConsumer<Context> =
+                    config.create_with_context(Context::default()).map_err(client::Error::from)?;
+                let list =
+                    consumer.committed_offsets(list, self.kafka.timeout()).map_err(|e| self.broker(&what, &e))?;
+                tracing::warn!(
+                    "{topic}:{partition}: an offset stays pending that nobody commits any more: it is passed over"
+                );
+                (list, true)
+            }
+        };
+        let Some(found) = list.find_partition(topic, partition) else { return Ok((None, is_pending)) };
         found.error().map_err(|e| self.broker(&what, &e))?;
-        Ok(match found.offset() {
+        let offset = match found.offset() {
             Offset::Offset(n) => Some(n),
             _ => None,
-        })
+        };
+        Ok((offset, is_pending))
     }
 
     /// Reads a partition from `from` to its present end, or until `each` says that it is enough.
@@ -324,7 +356,7 @@ impl Reader {
         use std::sync::atomic::Ordering::Relaxed;
         let kafka = &self.kafka;
         let topic = &kafka.topics.state;
-        let committed = self.committed(&kafka.topics.events, partition)?;
+        let (committed, is_pending) = self.committed_or_pending(&kafka.topics.events, partition)?;
         let (low, high) = self.range(topic, partition)?;
         progress.of.store((high - low) as u64, Relaxed);
         let mut loaded = Loaded { shard: Shard::new(Arc::clone(policy), Timestamp(0)), record: None };
@@ -344,6 +376,8 @@ impl Reader {
         let next_offset = match (committed, loaded.record.as_ref().map(|r| r.offset)) {
             (Some(committed), Some(state)) if committed == state => Some(committed),
             (None, state) => state,
+            // Both were written in one transaction: where its state is to be seen, its offset counts, be it pending.
+            (Some(_), Some(state)) if is_pending => Some(state),
             (Some(committed), state) => {
                 return Err(Error::Apart {
                     partition,
