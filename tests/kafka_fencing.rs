@@ -149,3 +149,31 @@ fn a_member_that_the_group_has_given_up_cannot_move_the_offset() {
     changelog.commit(3, &fresh, &ALWAYS).unwrap();
     assert_eq!(d.offsets().unwrap()[0].0, Some(3));
 }
+
+#[test]
+fn an_offset_that_stays_pending_is_passed_over() {
+    let Some(broker) = Broker::shared() else { return };
+    let d = Deployment::new(broker, "pending", 1);
+    publish(&d, 0, 30);
+    let mut instance = d.start("one");
+    d.await_done(WORK);
+    assert!(instance.terminate().success());
+    // Of a transaction that is nobody's of ours and does not end: the brokers say no offset of the group meanwhile.
+    let outside: BaseConsumer = broker.client().set("group.id", &d.name).create().unwrap();
+    let settings = [("transactional.id", &*format!("{}-outside", d.name)), ("transaction.timeout.ms", "600000")];
+    let producer = broker.producer(&settings);
+    producer.init_transactions(LIMIT).unwrap();
+    producer.begin_transaction().unwrap();
+    let mut offsets = rdkafka::TopicPartitionList::new();
+    offsets.add_partition_offset(&d.topic("events"), 0, rdkafka::Offset::Offset(7)).unwrap();
+    wait_until("the offset is pending", LIMIT, || {
+        producer.send_offsets_to_transaction(&offsets, &outside.group_metadata().unwrap(), LIMIT).is_ok()
+    });
+
+    publish(&d, 30, 60);
+    let again = d.start("one");
+    wait_until("the rest is counted", WORK, || again.metric("mailfuse_events_total", "") == 30.0);
+    again.await_log("stays pending");
+    producer.abort_transaction(LIMIT).unwrap();
+    d.await_done(WORK);
+}
