@@ -1,8 +1,8 @@
 //! The desk: where alerts become incidents that people handle.
 //!
-//! The alerts topic has one partition, so that one member of the desk's group has it: that is the active desk ([`role`]), the
+//! The alerts topic has one partition, so that one member of the desk's group has it: that is the active desk (`role`), the
 //! others stand by. What it makes of the alerts goes to the `desk` topic, each time in one transaction with the offset of the
-//! alerts, so that whoever takes over forgets nothing. Every instance follows that topic into an index of its own ([`index`])
+//! alerts, so that whoever takes over forgets nothing. Every instance follows that topic into an index of its own (`index`)
 //! and answers questions from it ([`api`]). [`book`], [`groups`], [`notice`] and [`record`] are pure.
 
 pub mod alone;
