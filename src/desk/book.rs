@@ -3,6 +3,8 @@
 //! An alert may come any number of times, and comes again whenever a partition is read again after a crash: by its id it counts
 //! once.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashMap;
 
 use super::groups::{Groups, networks};
@@ -91,10 +93,10 @@ impl Book {
     }
 
     /// Notes what endpoints were told of an incident.
-    pub fn tell(&mut self, id: &str, told: std::collections::BTreeMap<String, Told>) -> Option<&Incident> {
-        let incident = self.incidents.get_mut(id)?;
-        incident.told = told;
-        Some(incident)
+    pub fn tell(&mut self, id: &str, told: BTreeMap<String, Told>) {
+        if let Some(incident) = self.incidents.get_mut(id) {
+            incident.told = told;
+        }
     }
 
     /// Takes what a desk has said, this one or one before it.
@@ -218,7 +220,7 @@ impl Incident {
             networks: networks(alert),
             campaign: None,
             anomaly: None,
-            told: std::collections::BTreeMap::new(),
+            told: BTreeMap::new(),
             updated_ms: now_ms,
             alerts: Vec::with_capacity(3),
         };

@@ -77,9 +77,9 @@ impl Deliveries {
         }
     }
 
-    /// Everything is in. Returns the ids of the alerts that messages which wait are made of: to be given back with
-    /// [`Deliveries::give`].
-    pub fn restored(&mut self) -> BTreeSet<String> {
+    /// Everything is in. Returns the ids of the alerts that messages which wait are made of, and of how many such messages: to be
+    /// given back with [`Deliveries::give`].
+    pub fn restored(&mut self) -> HashMap<String, usize> {
         let mut unknown = BTreeMap::<String, usize>::new();
         for (key, record) in std::mem::take(&mut self.restoring) {
             if record.state == State::Pending {
@@ -100,20 +100,22 @@ impl Deliveries {
                 "messages wait for an endpoint that is configured no more: they are not sent"
             );
         }
-        self.groups.values().flat_map(alerts_of).cloned().collect()
+        let mut wanting = HashMap::new();
+        for id in self.groups.values().flat_map(alerts_of) {
+            *wanting.entry(id.clone()).or_default() += 1;
+        }
+        wanting
     }
 
-    /// Gives back an alert that was asked for.
-    pub fn give(&mut self, said: Said) {
-        let id = said.id().to_owned();
-        let users = self.groups.values().filter(|g| alerts_of(g).any(|a| *a == id)).count();
-        self.alerts.insert(id, (Arc::new(said), users));
+    /// Gives back an alert that was asked for, with the number of messages.
+    pub fn give(&mut self, said: Said, messages: usize) {
+        self.alerts.insert(said.id().to_owned(), (Arc::new(said), messages));
     }
 
-    /// Whether another alert can be taken.
-    pub fn has_room(&self) -> bool {
-        let full = |e: &Endpoint| self.outbox.health(&e.name).is_some_and(|h| h.pending + ROOM > PENDING_MAX);
-        !self.endpoints.iter().any(full)
+    /// An endpoint at which so much waits that no further alert can be taken.
+    pub fn full(&self) -> Option<&str> {
+        let full = |e: &&Endpoint| self.outbox.health(&e.name).is_some_and(|h| h.pending + ROOM > PENDING_MAX);
+        self.endpoints.iter().find(full).map(|e| &*e.name)
     }
 
     /// Takes an alert with its number. `told` is what each endpoint knows of its incident, and learns of it. Returns what must be
@@ -228,10 +230,14 @@ impl Deliveries {
         let key = (finished_ms, delivery.endpoint.clone(), delivery.id.clone());
         let change = self.outbox.resend(delivery, now_ms)?;
         self.finished.remove(&key);
-        for said in alerts {
-            self.hold(&group, &Arc::new(said));
+        // Of one that waits it is held already.
+        if !self.groups.contains_key(&(group.endpoint.clone(), group.id.clone())) {
+            for said in alerts {
+                self.hold(&group, &Arc::new(said));
+            }
+            // A storm has no alerts to hold.
+            self.groups.insert((group.endpoint.clone(), group.id.clone()), group);
         }
-        self.groups.insert((group.endpoint.clone(), group.id.clone()), group);
         Some(self.recorded(vec![change], now_ms))
     }
 

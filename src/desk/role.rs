@@ -13,7 +13,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
 use super::book::Book;
-use super::deliver::Deliveries;
+use super::deliver::{Deliveries, PENDING_MAX};
 use super::notice::{Notice, Said};
 use super::record::{ALERT, Record};
 use super::sender::{Hands, chance};
@@ -267,10 +267,10 @@ impl<'a> Active<'a> {
             reader.read(&t.desk, 0, low, &ours, &mut |message| {
                 let key = message.key().unwrap_or_default();
                 let id = key.strip_prefix(ALERT.as_bytes()).and_then(|id| std::str::from_utf8(id).ok());
-                if id.is_some_and(|id| wanting.contains(id))
+                if let Some(&messages) = id.and_then(|id| wanting.get(id))
                     && let Some(Record::Alert(kept)) = read(shared, message)
                 {
-                    deliveries.give(kept.alert);
+                    deliveries.give(kept.alert, messages);
                 }
                 Ok(Read::On)
             })?;
@@ -337,25 +337,17 @@ impl<'a> Active<'a> {
             if let Record::Alert(kept) = &record {
                 self.shared.metrics.desk_alerts.inc();
                 let said = Arc::new(kept.alert.clone());
-                let before = self.book.incident(said.incident()).map(|i| i.told.clone()).unwrap_or_default();
-                let mut told = before.clone();
+                let mut told = self.book.incident(said.incident()).map(|i| i.told.clone()).unwrap_or_default();
                 let deliveries = self.deliveries.take(&said, kept.n, &mut told, now_ms());
                 self.records.push(record);
                 self.records.extend(deliveries);
-                if told != before
-                    && let Some(incident) = self.book.tell(said.incident(), told)
-                {
-                    self.records.push(Record::Incident(Box::new(incident.clone())));
-                }
-                continue;
-            }
-            // As it is by now.
-            match &record {
-                Record::Incident(incident) => {
-                    let now = self.book.incident(&incident.id).cloned().map(Box::new);
-                    self.records.extend(now.map(Record::Incident));
-                }
-                _ => self.records.push(record),
+                self.book.tell(said.incident(), told);
+            } else if let Record::Incident(incident) = &record {
+                // As it is by now: it comes behind its alert, and knows who was told.
+                let now = self.book.incident(&incident.id).cloned().map(Box::new);
+                self.records.extend(now.map(Record::Incident));
+            } else {
+                self.records.push(record);
             }
         }
     }
@@ -371,7 +363,7 @@ impl<'a> Active<'a> {
         for ended in self.hands.ended() {
             self.shared.metrics.delivery(&ended.endpoint, ended.outcome.label());
             if let Some(why) = ended.outcome.why() {
-                tracing::warn!(endpoint = ended.endpoint, "not delivered: {why}; it is tried again");
+                tracing::warn!(endpoint = ended.endpoint, "not delivered: {why}");
             }
             let records = self.deliveries.done(ended.attempt, &ended.outcome, now_ms, &mut chance);
             self.records.extend(records);
@@ -401,26 +393,25 @@ impl<'a> Active<'a> {
 
     /// Takes no alerts while too much waits to be delivered: they wait in their topic.
     fn hold_back(&mut self, consumer: &BaseConsumer<Context>) {
-        let has_room = self.deliveries.has_room();
-        if has_room != self.is_held_back {
+        let full = self.deliveries.full();
+        if full.is_some() == self.is_held_back {
             return;
         }
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.shared.kafka.topics.alerts, 0);
-        let done = if has_room { consumer.resume(&list) } else { consumer.pause(&list) };
-        match done {
-            Ok(()) => {
-                self.is_held_back = !has_room;
-                tracing::warn!(
-                    "{}",
-                    if has_room {
-                        "alerts are taken again"
-                    } else {
-                        "too much waits to be delivered: further alerts wait in their topic; see /v1/endpoints"
-                    }
-                );
-            }
-            Err(e) => tracing::warn!("the desk's alerts cannot be held back: {e}"),
+        let done = if full.is_some() { consumer.pause(&list) } else { consumer.resume(&list) };
+        if let Err(e) = done {
+            tracing::warn!("the desk's alerts cannot be held back: {e}");
+            return;
+        }
+        self.is_held_back = full.is_some();
+        match full {
+            Some(endpoint) => tracing::error!(
+                endpoint,
+                "{PENDING_MAX} messages wait for it, so that no alert is taken, for other endpoints neither: mend the receiver, \
+                 `mailfuse webhook enable` it where it had said 410, or take the endpoint out of the configuration"
+            ),
+            None => tracing::info!("alerts are taken again"),
         }
     }
 

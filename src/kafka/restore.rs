@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::client::{self, COORDINATOR_MS, Context, client_config};
@@ -256,6 +256,9 @@ impl Reader {
         let (list, is_pending) = match self.consumer.committed_offsets(list.clone(), PENDING.min(self.kafka.timeout()))
         {
             Ok(list) => (list, false),
+            Err(e) if e.rdkafka_error_code() != Some(RDKafkaErrorCode::OperationTimedOut) => {
+                return Err(self.broker(&what, &e));
+            }
             Err(_) => {
                 let mut config = client_config(&self.kafka)?;
                 config

@@ -206,3 +206,19 @@ fn offer(chunks: &Sender<Chunk>, chunk: Chunk) -> bool {
         Err(TrySendError::Full(_)) | Err(TrySendError::Disconnected(_)) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::phase;
+
+    #[test]
+    fn checkpoints_of_few_and_of_many_partitions_lie_apart() {
+        for partitions in [2, 3, 12, 48, 400] {
+            let mut phases: Vec<f64> = (0..partitions).map(phase).collect();
+            phases.sort_by(f64::total_cmp);
+            phases.push(1.0);
+            let nearest = phases.windows(2).map(|w| w[1] - w[0]).fold(1.0, f64::min);
+            assert!(nearest > 0.3 / f64::from(partitions), "{partitions} partitions: {nearest}");
+        }
+    }
+}

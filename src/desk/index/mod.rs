@@ -236,18 +236,19 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
             )
         }
         Record::Gone(key) => {
-            let (statement, id) = if let Some(id) = key.strip_prefix(ALERT) {
-                ("DELETE FROM alerts WHERE id = ?1", id)
+            if let Some(id) = key.strip_prefix(ALERT) {
+                t.prepare_cached("DELETE FROM alerts WHERE id = ?1").and_then(|mut s| s.execute([id]))
             } else if let Some(id) = key.strip_prefix(INCIDENT) {
-                ("DELETE FROM incidents WHERE id = ?1", id)
-            } else if let Some(id) = key.strip_prefix(DELIVERY) {
-                ("DELETE FROM deliveries WHERE endpoint || '/' || id = ?1", id)
-            } else if let Some(id) = key.strip_prefix(GROUP) {
-                ("DELETE FROM groups WHERE endpoint || '/' || id = ?1", id)
+                t.prepare_cached("DELETE FROM incidents WHERE id = ?1").and_then(|mut s| s.execute([id]))
+            } else if let Some((endpoint, id)) = key.strip_prefix(DELIVERY).and_then(|k| k.split_once('/')) {
+                t.prepare_cached("DELETE FROM deliveries WHERE endpoint = ?1 AND id = ?2")
+                    .and_then(|mut s| s.execute([endpoint, id]))
+            } else if let Some((endpoint, id)) = key.strip_prefix(GROUP).and_then(|k| k.split_once('/')) {
+                t.prepare_cached("DELETE FROM groups WHERE endpoint = ?1 AND id = ?2")
+                    .and_then(|mut s| s.execute([endpoint, id]))
             } else {
                 return Ok(());
-            };
-            t.prepare_cached(statement).and_then(|mut s| s.execute([id]))
+            }
         }
         Record::Delivery(d) => {
             let (state, json) = (word(&d.state)?, serde_json::to_string(d)?);
