@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use crate::desk::webhook::address::not_public;
 use crate::desk::webhook::body::Message;
-use crate::desk::webhook::client::CONNECT_WITHIN;
+use crate::desk::webhook::client::{CONNECT_WITHIN, connect_trouble, tls_trouble};
 use crate::desk::webhook::outcome::Outcome;
 
 use super::render::{CannotRender, Mail, render};
@@ -338,21 +338,4 @@ fn trouble(e: &SmtpError, at: &'static str) -> Failed {
         source = inner.source();
     }
     retry(if e.is_response() { "its answer is no SMTP" } else { "the exchange broke off" })
-}
-
-fn tls_trouble(e: &io::Error) -> &'static str {
-    match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(_)) => "its certificate is not trusted: see ca_file",
-        Some(_) => "it speaks no TLS that fits",
-        None => "the connection ended during the TLS handshake",
-    }
-}
-
-fn connect_trouble(e: &io::Error) -> &'static str {
-    match e.kind() {
-        io::ErrorKind::ConnectionRefused => "the connection was refused",
-        io::ErrorKind::ConnectionReset => "the connection was reset",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "it cannot be reached",
-        _ => "no connection",
-    }
 }

@@ -1,12 +1,11 @@
 //! What a mail says, before it is text or HTML: every text is clean and short, every list bounded.
 
-use crate::core::alert::{Action, Alert, AlertKind, Burst, Evidence, Pattern, RelayShare, Severity, Signal};
+use crate::core::alert::{Action, Alert, AlertKind, Burst, Evidence, RelayShare, Severity, Signal};
 use crate::desk::notice::Notice;
-use crate::desk::webhook::body::{Incident, IncidentState, Message, What};
+use crate::desk::webhook::body::{Incident, IncidentState, Message, What, looks, pattern};
 use crate::desk::webhook::grouping::Storm;
-use crate::event::Timestamp;
-
 use crate::desk::webhook::text::{clean, number};
+use crate::event::Timestamp;
 
 /// Characters of a name that are shown where it is what the mail is about.
 const NAME_CHARS: usize = 200;
@@ -343,26 +342,6 @@ fn kind(kind: AlertKind) -> &'static str {
         AlertKind::Flagged => "flagged",
         AlertKind::Escalated => "escalated",
         AlertKind::Cleared => "over",
-    }
-}
-
-fn pattern(pattern: Pattern) -> &'static str {
-    match pattern {
-        Pattern::Hijack => "hijack",
-        Pattern::Bulk => "bulk",
-        Pattern::Script => "script",
-        Pattern::Forwarding => "forwarding",
-        Pattern::Unclear => "unclear",
-    }
-}
-
-fn looks(pattern: Pattern) -> &'static str {
-    match pattern {
-        Pattern::Hijack => "looks hijacked",
-        Pattern::Bulk => "sends to a list",
-        Pattern::Script => "looks like a script that runs away",
-        Pattern::Forwarding => "passes on mail that is refused",
-        Pattern::Unclear => "sends as it never did",
     }
 }
 

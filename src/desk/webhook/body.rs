@@ -373,7 +373,7 @@ pub(super) fn severity(severity: Severity) -> &'static str {
     }
 }
 
-fn pattern(pattern: Pattern) -> &'static str {
+pub(in crate::desk) fn pattern(pattern: Pattern) -> &'static str {
     match pattern {
         Pattern::Hijack => "hijack",
         Pattern::Bulk => "bulk",
@@ -383,7 +383,7 @@ fn pattern(pattern: Pattern) -> &'static str {
     }
 }
 
-fn looks(pattern: Pattern) -> &'static str {
+pub(in crate::desk) fn looks(pattern: Pattern) -> &'static str {
     match pattern {
         Pattern::Hijack => "looks hijacked",
         Pattern::Bulk => "sends to a list",

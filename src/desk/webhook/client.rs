@@ -277,7 +277,7 @@ async fn skip(mut body: Incoming) {
 
 // The words are our own: what a receiver sends, certificates included, does not reach a log.
 
-fn connect_trouble(e: &io::Error) -> &'static str {
+pub(in crate::desk) fn connect_trouble(e: &io::Error) -> &'static str {
     match e.kind() {
         io::ErrorKind::ConnectionRefused => "the connection was refused",
         io::ErrorKind::ConnectionReset => "the connection was reset",
@@ -286,7 +286,7 @@ fn connect_trouble(e: &io::Error) -> &'static str {
     }
 }
 
-fn tls_trouble(e: &io::Error) -> &'static str {
+pub(in crate::desk) fn tls_trouble(e: &io::Error) -> &'static str {
     match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(_)) => "its certificate is not trusted: see ca_file",
         Some(_) => "it speaks no TLS that fits",
