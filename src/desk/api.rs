@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use super::index::query::{self, Alerts, Deliveries, Incidents};
 use super::index::{Error, reader};
 use super::shared::{Command, IndexState, Role, Shared};
+use crate::telemetry::access::{Right, Who};
 use crate::telemetry::http::Problem;
 
 /// Questions that are answered at a time.
@@ -185,13 +186,19 @@ async fn wish(
     }
 }
 
-async fn enable(State(desk): State<Desk>, Path(endpoint): Path<String>) -> Result<Response, Problem> {
+async fn enable(State(desk): State<Desk>, who: Who, Path(endpoint): Path<String>) -> Result<Response, Problem> {
+    who.require(Right::Accounts)?;
     active(&desk)?;
     let none = Problem::new(StatusCode::NOT_FOUND, "no such endpoint", "/v1/endpoints lists them.");
     wish(&desk, |reply| Command::Enable { endpoint, reply }, none).await
 }
 
-async fn resend(State(desk): State<Desk>, Path((endpoint, id)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn resend(
+    State(desk): State<Desk>,
+    who: Who,
+    Path((endpoint, id)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    who.require(Right::Accounts)?;
     active(&desk)?;
     let Some(message) = ask(&desk, move |c| query::message(c, &endpoint, &id)).await? else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "no such delivery", "/v1/deliveries lists them."));

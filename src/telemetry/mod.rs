@@ -2,6 +2,7 @@
 //!
 //! Labels come from bounded sets, and never hold an account: what is asked about one account is answered when it is asked.
 
+pub mod access;
 pub mod account;
 mod door;
 pub mod http;
