@@ -11,6 +11,7 @@ use super::feed::{self, Reading};
 use super::table::{Align, Table, thousands};
 use super::{Failure, usage};
 use crate::config::Config;
+use crate::core::decided::Bar;
 use crate::core::policy::Policy;
 use crate::core::shard::Shard;
 use crate::core::verdict::{self, Stratum};
@@ -125,12 +126,12 @@ impl Measured {
         if !telling {
             return;
         }
-        let t = verdict::threshold(policy, stratum);
+        let bar = Bar::plain(policy, stratum);
         for (i, span_s) in policy.spans.all_s().iter().enumerate() {
             if *span_s < policy.detect.decide_from_s {
                 continue;
             }
-            let weighed = verdict::weigh(&account, policy, t, i);
+            let weighed = verdict::weigh(&account, policy, &bar, i);
             today.2.any = today.2.any.max(weighed.score());
             if weighed.is_corroborated() {
                 today.2.corroborated = today.2.corroborated.max(weighed.score());

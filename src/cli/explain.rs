@@ -10,6 +10,7 @@ use crate::core::alert::{Alert, Severity};
 use crate::core::decision::{Decision, What};
 use crate::core::evidence;
 use crate::core::policy::{Policy, Threshold};
+use crate::core::scope::Scope;
 use crate::core::shard::{Shard, Step};
 use crate::core::verdict::{self, Stratum, Weighed};
 use crate::event::{Event, Kind, Timestamp};
@@ -24,7 +25,8 @@ struct Moment {
     ts: Timestamp,
     stratum: Stratum,
     t: Threshold,
-    exempt: bool,
+    /// What limits are multiplied by, where they are.
+    exempt: Option<f64>,
     weighed: Weighed,
     severity: Option<Severity>,
     distinct: [u32; 4],
@@ -76,21 +78,21 @@ impl Explainer {
         let Some(account) = shard.account(&self.account) else { return };
         let bar = shard.bar(&account);
         let t = &*bar.t;
-        let Some(weighed) = verdict::strongest_at_all(&account, &self.policy, t) else { return };
+        let Some(weighed) = verdict::strongest_at_all(&account, &self.policy, &bar) else { return };
         let start_s = crate::core::window::start_s(weighed.span_s, account.now_s());
         let moment = Moment {
             bucket: account.clock_ms().div_euclid(self.width_ms),
             ts: Timestamp(account.clock_ms()),
             stratum: bar.stratum,
             t: t.clone(),
-            exempt: bar.exempt,
+            exempt: bar.exemption(&account, &weighed).map(|e| e.factor),
             severity: weighed.severity(t),
             distinct: account.distinct_since(start_s),
             weighed,
         };
         if self.strongest.as_ref().is_none_or(|(m, _)| moment.rank() > m.rank()) {
-            let bar = moment.severity.unwrap_or(Severity::Warning);
-            let sentences = evidence::list(&account, &self.policy, t, &moment.weighed, bar)
+            let severity = moment.severity.unwrap_or(Severity::Warning);
+            let sentences = evidence::list(&account, &self.policy, &bar, &moment.weighed, severity)
                 .into_iter()
                 .map(|e| format!("{:>5.1}  {}", e.weight, e.text));
             self.strongest = Some((moment.clone(), sentences.collect()));
@@ -196,8 +198,10 @@ impl Explainer {
             thousands(account.contacts().len() as u64)
         )?;
         let at = Timestamp(account.clock_ms());
-        for decision in shard.decisions(account.name()).iter().flat_map(|d| &d.decisions) {
-            writeln!(out, "  decided: {}", decided(decision, at))?;
+        for decisions in shard.decisions(account) {
+            for decision in &decisions.decisions {
+                writeln!(out, "  decided: {}", decided(&decisions.scope, decision, at))?;
+            }
         }
         Ok(())
     }
@@ -234,9 +238,9 @@ impl Explainer {
                 format!("{:.1}", t.warning),
                 format!("{:.1}", t.critical),
                 match m.severity {
-                    Some(_) if m.exempt => "exempt".to_owned(),
                     Some(Severity::Critical) => "critical".to_owned(),
                     Some(Severity::Warning) => "warning".to_owned(),
+                    None if m.exempt.is_some() => "exempt".to_owned(),
                     None => String::new(),
                 },
             ]);
@@ -260,7 +264,6 @@ impl Explainer {
         );
         writeln!(out, "  score {score:.1}: {parts}")?;
         let why = match m.severity {
-            Some(_) if m.exempt => "not flagged: the account was exempt".to_owned(),
             Some(Severity::Critical) => "critical".to_owned(),
             Some(Severity::Warning) if score >= t.critical => {
                 "a warning, not critical: neither refusals nor networks nor complaints corroborate it".to_owned()
@@ -270,6 +273,10 @@ impl Explainer {
             }
             Some(Severity::Warning) => format!("a warning: {:.1} short of critical", t.critical - score),
             None => format!("not flagged: {:.1} short of a warning", t.warning - score),
+        };
+        let why = match m.exempt {
+            Some(factor) => format!("{why}; it was exempt: limits on counts were {factor} times as large"),
+            None => why,
         };
         writeln!(
             out,
@@ -286,19 +293,24 @@ impl Explainer {
 }
 
 /// A decision, and whether it stands at `at`.
-fn decided(decision: &Decision, at: Timestamp) -> String {
+fn decided(scope: &Scope, decision: &Decision, at: Timestamp) -> String {
     let what = match &decision.what {
-        What::Exempt => "exempt".to_owned(),
+        What::Exempt { factor } => format!("exempt, limits times {factor},"),
         What::Tolerate { decades } => format!("tolerated, bars raised by {decades} decades"),
         What::Pin { stratum } => format!("taken for \"{}\"", stratum.name()),
         What::Close { incident } => format!("incident {} closed", printable(incident)),
+        What::Hijack { incident } => format!("incident {} was a hijack", printable(incident)),
     };
     let when = match decision.until {
         _ if at < decision.from => "does not count yet",
         Some(until) if at >= until => "is over",
         _ => "stands",
     };
-    let mut text = format!("{what} from {}", decision.from);
+    let whom = match scope {
+        Scope::Account(_) => String::new(),
+        _ => format!("{} {}: ", scope.kind(), printable(&scope.name())),
+    };
+    let mut text = format!("{whom}{what} from {}", decision.from);
     if let Some(until) = decision.until {
         text.push_str(&format!(" until {until}"));
     }

@@ -144,6 +144,11 @@ impl Account {
     }
 
     /// Its recent sends.
+    pub fn sends(&self) -> &Sends {
+        &self.sends
+    }
+
+    /// Its recent sends, for marking them.
     pub fn sends_mut(&mut self) -> &mut Sends {
         &mut self.sends
     }
@@ -436,6 +441,6 @@ impl Account {
 }
 
 /// The part after the last `@`; the whole where there is none.
-fn domain(address: &str) -> &str {
+pub(super) fn domain(address: &str) -> &str {
     address.rsplit_once('@').map_or(address, |(_, domain)| domain)
 }

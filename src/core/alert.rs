@@ -35,8 +35,30 @@ pub struct Alert {
     pub burst: Option<Burst>,
     /// What is recommended.
     pub action: Action,
+    /// What it was raised in spite of; absent where nothing was exempt, and on `cleared`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exempt: Option<Exempt>,
     /// Program version and configuration digest.
     pub by: String,
+}
+
+/// An exemption that stood when an account was flagged beyond it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Exempt {
+    /// What was exempt: `account`, `tenant`, `domain` or `network`.
+    pub scope: String,
+    /// Its name.
+    pub name: String,
+    /// What limits on counts were multiplied by; of a network, for what came from it.
+    pub factor: f64,
+    /// Until when.
+    pub until: Timestamp,
+    /// Who decided so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// What an alert says.

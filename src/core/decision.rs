@@ -1,46 +1,53 @@
-//! What people have decided about an account: an exemption, a tolerance, a pinned stratum, a closed incident.
+//! What people have decided: exemptions, tolerances, pinned strata, closed incidents, hijacks.
 //!
-//! A control record is JSON and holds an account's whole list; a later record of the account replaces it. A decision counts for
-//! events from its `from` until before its `until`, in event time, so that a verdict is a function of the account's events, of
-//! the configuration and of these, whenever they were read.
+//! A control record is JSON, is about one account, tenant, domain or network ([`Scope`]), and holds the whole list of what was
+//! decided about it; a later record replaces it. A decision counts for events from its `from` until before its `until`, in event
+//! time, so that a verdict is a function of the account's events, of the configuration and of these, whenever they were read.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::account::Account;
-use super::incident::Incident;
-use super::policy::{Policy, Threshold};
-use super::verdict::{self, Stratum};
+use super::scope::Scope;
+use super::verdict::Stratum;
 use crate::event::Timestamp;
 use crate::event::wire::Field;
 
-/// Decisions of one account at most.
+/// Decisions of one record at most.
 pub const DECISIONS_MAX: usize = 100;
 /// Bytes of a name or a note at most.
 pub const TEXT_MAX: usize = 1024;
+/// Bytes of a decision's id at most.
+pub const ID_MAX: usize = 64;
 /// Decades that bars are raised by at most: more than any threshold is high.
 pub const DECADES_MAX: f64 = 100.0;
+/// What an exemption multiplies the limits by at most, and where it does not say.
+pub const FACTOR_MAX: f64 = 10.0;
 
-/// An account's decisions, all of them.
+/// What is decided about one account, tenant, domain or network, all of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decisions {
-    /// The account as folded.
-    pub account: Box<str>,
+    /// Whom it is about.
+    pub scope: Scope,
     /// In the order they were written.
     pub decisions: Vec<Decision>,
+    /// Decisions of a kind that this program does not know, as they stood: a newer one wrote them. They change nothing here, and
+    /// are written again as they were.
+    pub unknown: Vec<Value>,
 }
 
 /// One decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
+    /// What its writer knows it by; it means nothing here.
+    pub id: Option<String>,
     /// What was decided.
     pub what: What,
     /// Counts from this moment of the account's clock on.
     pub from: Timestamp,
-    /// Counts until before this moment; a close happens once, and has none.
+    /// Counts until before this moment; a close and a hijack happen once, and have none.
     pub until: Option<Timestamp>,
     /// Who decided.
     pub by: Option<String>,
@@ -51,8 +58,11 @@ pub struct Decision {
 /// What can be decided.
 #[derive(Debug, Clone, PartialEq)]
 pub enum What {
-    /// No flag and no escalation is raised; everything is still counted and learned.
-    Exempt,
+    /// Every limit on a count is so many times as large; what goes beyond is flagged, and says that it was exempt.
+    Exempt {
+        /// Above 1, at most [`FACTOR_MAX`].
+        factor: f64,
+    },
     /// The bars are raised by so many decades.
     Tolerate {
         /// How many.
@@ -68,6 +78,11 @@ pub enum What {
         /// Its id.
         incident: String,
     },
+    /// The incident was a hijack: it is over as by a close, and the account is put back to what it had learned before.
+    Hijack {
+        /// Its id.
+        incident: String,
+    },
 }
 
 /// Why a control record is none.
@@ -79,6 +94,9 @@ pub enum BadDecisions {
     /// `v` is not 1.
     #[error("`v` is not 1")]
     Version,
+    /// None of the four, or several.
+    #[error("must be about one of `account`, `tenant`, `domain` and `network`")]
+    Scope,
     /// A field of the record.
     #[error("`{field}`: {expected}")]
     Field {
@@ -107,17 +125,26 @@ struct Record<'a> {
     #[serde(borrow)]
     account: Field<Cow<'a, str>>,
     #[serde(borrow)]
-    decisions: Option<Vec<Entry<'a>>>,
+    tenant: Field<Cow<'a, str>>,
+    #[serde(borrow)]
+    domain: Field<Cow<'a, str>>,
+    #[serde(borrow)]
+    network: Field<Cow<'a, str>>,
+    #[serde(borrow)]
+    decisions: Option<Vec<&'a RawValue>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Entry<'a> {
     #[serde(borrow)]
+    id: Field<Cow<'a, str>>,
+    #[serde(borrow)]
     what: Field<Cow<'a, str>>,
     from: Field<Timestamp>,
     until: Field<Timestamp>,
-    decades: Option<serde_json::Value>,
+    factor: Option<Value>,
+    decades: Option<Value>,
     #[serde(borrow)]
     stratum: Field<Cow<'a, str>>,
     #[serde(borrow)]
@@ -129,7 +156,7 @@ struct Entry<'a> {
 }
 
 impl Decisions {
-    /// Reads a control record.
+    /// Reads a control record. Of a kind that is not known the decision is kept as it is, and the others count.
     ///
     /// # Errors
     /// Where it is none; the message names the field, and the decision by its number.
@@ -139,58 +166,107 @@ impl Decisions {
     /// use mailfuse::core::decision::{Decisions, What};
     ///
     /// let record = br#"{"v":1,"account":"News@Shop.example","decisions":[
-    ///     {"what":"exempt","from":"2026-03-02T08:00:00Z","until":1775000000,"by":"ann"}]}"#;
+    ///     {"what":"exempt","factor":4,"from":"2026-03-02T08:00:00Z","until":1775000000,"by":"ann"}]}"#;
     /// let read = Decisions::parse(record)?;
-    /// assert_eq!(&*read.account, "news@shop.example");
-    /// assert_eq!(read.decisions[0].what, What::Exempt);
+    /// assert_eq!(read.key(), "news@shop.example");
+    /// assert_eq!(read.decisions[0].what, What::Exempt { factor: 4.0 });
     /// # Ok::<(), mailfuse::core::decision::BadDecisions>(())
     /// ```
     pub fn parse(record: &[u8]) -> Result<Self, BadDecisions> {
-        if !record.trim_ascii_start().starts_with(b"{") {
-            return Err(BadDecisions::Json("not a JSON object".to_owned()));
-        }
-        let record: Record<'_> = serde_json::from_slice(record).map_err(|e| BadDecisions::Json(e.to_string()))?;
+        let record: Record<'_> = object(record)?;
         if record.v != Field::Is(1) {
             return Err(BadDecisions::Version);
         }
-        let account = match record.account {
-            Field::Is(account) if !account.is_empty() && account.len() <= TEXT_MAX => account.to_ascii_lowercase(),
-            _ => return Err(BadDecisions::Field { field: "account", expected: "must be a name" }),
-        };
+        let scope = record.scope()?;
         let entries = record
             .decisions
             .filter(|d| d.len() <= DECISIONS_MAX)
             .ok_or(BadDecisions::Field { field: "decisions", expected: "must be a list of at most 100" })?;
-        let decisions = entries.into_iter().enumerate().map(|(i, entry)| {
-            entry.check().map_err(|(field, expected)| BadDecisions::Decision { number: i + 1, field, expected })
-        });
-        Ok(Self { account: account.into(), decisions: decisions.collect::<Result<_, _>>()? })
+        let mut read = Self::none(scope);
+        for (i, raw) in entries.into_iter().enumerate() {
+            let bad = |(field, expected)| BadDecisions::Decision { number: i + 1, field, expected };
+            match object::<Entry<'_>>(raw.get().as_bytes())?.check(&read.scope).map_err(bad)? {
+                Some(decision) => read.decisions.push(decision),
+                None => read.unknown.push(object(raw.get().as_bytes())?),
+            }
+        }
+        Ok(read)
     }
 
-    /// No decisions about `account`: what a control record without a value says.
-    pub fn none(account: &str) -> Self {
-        Self { account: account.into(), decisions: Vec::new() }
+    /// No decisions about `scope`: what a control record without a value says.
+    pub fn none(scope: Scope) -> Self {
+        Self { scope, decisions: Vec::new(), unknown: Vec::new() }
+    }
+
+    /// The key of the record in the control topic.
+    pub fn key(&self) -> Cow<'_, str> {
+        self.scope.key()
+    }
+
+    /// Whether nothing is decided.
+    pub fn is_empty(&self) -> bool {
+        self.decisions.is_empty() && self.unknown.is_empty()
     }
 
     /// The decisions that count at a moment of the account's clock.
     pub fn standing(&self, at: Timestamp) -> impl Iterator<Item = &Decision> {
-        self.decisions.iter().filter(move |d| d.from <= at && d.until.is_none_or(|until| at < until))
+        self.decisions.iter().filter(move |d| d.stands(at))
     }
 
     /// When the incident with this id is closed: by the earliest of those that close it.
     pub fn closed(&self, incident: &str) -> Option<Timestamp> {
-        let closes = |d: &&Decision| matches!(&d.what, What::Close { incident: id } if id == incident);
+        let closes = |d: &&Decision| match &d.what {
+            What::Close { incident: id } | What::Hijack { incident: id } => id == incident,
+            _ => false,
+        };
         self.decisions.iter().filter(closes).map(|d| d.from).min()
     }
 }
 
+impl Decision {
+    /// Whether it counts at a moment of the account's clock.
+    pub fn stands(&self, at: Timestamp) -> bool {
+        self.from <= at && self.until.is_none_or(|until| at < until)
+    }
+}
+
+/// Reads a JSON object.
+fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadDecisions> {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(BadDecisions::Json("not a JSON object".to_owned()));
+    }
+    serde_json::from_slice(bytes).map_err(|e| BadDecisions::Json(e.to_string()))
+}
+
+impl Record<'_> {
+    fn scope(&self) -> Result<Scope, BadDecisions> {
+        let fields = [
+            ("account", &self.account, "must be a name that does not begin with scope:"),
+            ("tenant", &self.tenant, "must be a name"),
+            ("domain", &self.domain, "must be a domain, without an @"),
+            ("network", &self.network, "must be a network: address/prefix length"),
+        ];
+        let mut there = fields.into_iter().filter(|f| *f.1 != Field::Absent);
+        let (Some((field, name, expected)), None) = (there.next(), there.next()) else {
+            return Err(BadDecisions::Scope);
+        };
+        let scope = if let Field::Is(name) = name { Scope::new(field, name) } else { None };
+        scope.ok_or(BadDecisions::Field { field, expected })
+    }
+}
+
+type Wrong = (&'static str, &'static str);
+
 impl Entry<'_> {
-    fn check(self) -> Result<Decision, (&'static str, &'static str)> {
-        let Field::Is(what) = &self.what else { return Err(("what", "must be exempt, tolerate, pin or close")) };
+    /// The decision; `None` where its kind is not known.
+    fn check(self, scope: &Scope) -> Result<Option<Decision>, Wrong> {
+        let Field::Is(what) = &self.what else {
+            return Err(("what", "must be exempt, tolerate, pin, close or hijack"));
+        };
         let what = match &**what {
-            "exempt" => What::Exempt,
+            "exempt" => What::Exempt { factor: self.factor()? },
             "tolerate" => {
-                let decades = self.decades.as_ref().and_then(serde_json::Value::as_f64);
+                let decades = self.decades.as_ref().and_then(Value::as_f64);
                 let decades = decades.filter(|d| *d > 0.0 && *d <= DECADES_MAX);
                 What::Tolerate { decades: decades.ok_or(("decades", "must be a number above 0, at most 100"))? }
             }
@@ -199,43 +275,76 @@ impl Entry<'_> {
                 Field::Is(s) if s == "bulk" => What::Pin { stratum: Stratum::Bulk },
                 _ => return Err(("stratum", "must be established or bulk")),
             },
-            "close" => match &self.incident {
-                Field::Is(id) if !id.is_empty() && id.len() <= TEXT_MAX => What::Close { incident: id.to_string() },
-                _ => return Err(("incident", "must be the id of an incident")),
-            },
-            _ => return Err(("what", "must be exempt, tolerate, pin or close")),
+            "close" => What::Close { incident: self.incident()? },
+            "hijack" => What::Hijack { incident: self.incident()? },
+            _ => return Ok(None),
         };
+        match (scope, &what) {
+            (Scope::Account(_), _) | (_, What::Exempt { .. }) => {}
+            (Scope::Network(_), _) => return Err(("what", "about a network it must be exempt")),
+            (_, What::Tolerate { .. } | What::Pin { .. }) => {}
+            _ => return Err(("what", "about a tenant or a domain it must be exempt, tolerate or pin")),
+        }
         const TIME: &str = "must be a time: RFC 3339, Unix seconds, or Unix milliseconds of 13 digits";
         let Field::Is(from) = self.from else { return Err(("from", TIME)) };
         let until = match (&what, self.until) {
-            (What::Close { .. }, _) => None,
+            (What::Close { .. } | What::Hijack { .. }, _) => None,
             (_, Field::Is(until)) if until > from => Some(until),
             (_, Field::Is(_)) => return Err(("until", "must be after `from`")),
             _ => return Err(("until", TIME)),
         };
-        Ok(Decision { what, from, until, by: text("by", self.by)?, note: text("note", self.note)? })
+        let id = text("id", self.id, ID_MAX, "must be a text of at most 64 bytes")?;
+        const WORDS: &str = "must be a text of at most 1024 bytes";
+        let (by, note) = (text("by", self.by, TEXT_MAX, WORDS)?, text("note", self.note, TEXT_MAX, WORDS)?);
+        Ok(Some(Decision { id, what, from, until, by, note }))
+    }
+
+    fn factor(&self) -> Result<f64, Wrong> {
+        match &self.factor {
+            None | Some(Value::Null) => Ok(FACTOR_MAX),
+            Some(factor) => factor
+                .as_f64()
+                .filter(|f| *f > 1.0 && *f <= FACTOR_MAX)
+                .ok_or(("factor", "must be a number above 1, at most 10")),
+        }
+    }
+
+    fn incident(&self) -> Result<String, Wrong> {
+        match &self.incident {
+            Field::Is(id) if !id.is_empty() && id.len() <= TEXT_MAX => Ok(id.to_string()),
+            _ => Err(("incident", "must be the id of an incident")),
+        }
     }
 }
 
-fn text(field: &'static str, text: Field<Cow<'_, str>>) -> Result<Option<String>, (&'static str, &'static str)> {
+fn text(
+    field: &'static str,
+    text: Field<Cow<'_, str>>,
+    max: usize,
+    expected: &'static str,
+) -> Result<Option<String>, Wrong> {
     match text {
         Field::Absent => Ok(None),
-        Field::Is(text) if text.len() <= TEXT_MAX => Ok(Some(text.into_owned())),
-        _ => Err((field, "must be a text of at most 1024 bytes")),
+        Field::Is(text) if text.len() <= max => Ok(Some(text.into_owned())),
+        _ => Err((field, expected)),
     }
 }
 
 /// As it is written: the fields that a decision has.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Written<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     what: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    factor: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decades: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stratum: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     incident: Option<&'a str>,
-    from: Timestamp,
+    from: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -246,92 +355,40 @@ struct Written<'a> {
 
 impl Serialize for Decision {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let (mut decades, mut stratum, mut incident) = (None, None, None);
-        let what = match &self.what {
-            What::Exempt => "exempt",
-            What::Tolerate { decades: by } => {
-                decades = Some(*by);
-                "tolerate"
-            }
-            What::Pin { stratum: to } => {
-                stratum = Some(to.name());
-                "pin"
-            }
-            What::Close { incident: id } => {
-                incident = Some(&**id);
-                "close"
-            }
+        let written = Written {
+            id: self.id.as_deref(),
+            from: Some(self.from),
+            until: self.until,
+            by: self.by.as_deref(),
+            note: self.note.as_deref(),
+            ..Written::default()
         };
-        let (from, until, by, note) = (self.from, self.until, self.by.as_deref(), self.note.as_deref());
-        Written { what, decades, stratum, incident, from, until, by, note }.serialize(s)
+        let written = match &self.what {
+            What::Exempt { factor } => Written { what: "exempt", factor: Some(*factor), ..written },
+            What::Tolerate { decades } => Written { what: "tolerate", decades: Some(*decades), ..written },
+            What::Pin { stratum } => Written { what: "pin", stratum: Some(stratum.name()), ..written },
+            What::Close { incident } => Written { what: "close", incident: Some(incident), ..written },
+            What::Hijack { incident } => Written { what: "hijack", incident: Some(incident), ..written },
+        };
+        written.serialize(s)
     }
 }
 
 impl Serialize for Decisions {
     /// As the control topic has it.
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(untagged)]
+        enum Any<'a> {
+            Known(&'a Decision),
+            Unknown(&'a Value),
+        }
         use serde::ser::SerializeStruct as _;
+        let all = self.decisions.iter().map(Any::Known).chain(self.unknown.iter().map(Any::Unknown));
         let mut record = s.serialize_struct("Decisions", 3)?;
         record.serialize_field("v", &1)?;
-        record.serialize_field("account", &self.account)?;
-        record.serialize_field("decisions", &self.decisions)?;
+        record.serialize_field(self.scope.kind(), &self.scope.name())?;
+        record.serialize_field("decisions", &all.collect::<Vec<_>>())?;
         record.end()
-    }
-}
-
-/// What an account is weighed against.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Bar<'a> {
-    /// What it is taken for.
-    pub stratum: Stratum,
-    /// The thresholds, raised by what is tolerated.
-    pub t: Cow<'a, Threshold>,
-    /// Whatever it amounts to, nothing is raised.
-    pub exempt: bool,
-}
-
-/// The decisions about the accounts of a shard.
-#[derive(Debug, Default)]
-pub(super) struct Decided(HashMap<Box<str>, Arc<Decisions>>);
-
-impl Decided {
-    pub(super) fn of(&self, account: &str) -> Option<&Arc<Decisions>> {
-        // Nearly always there are none at all.
-        if self.0.is_empty() { None } else { self.0.get(account) }
-    }
-
-    pub(super) fn replace(&mut self, decisions: Arc<Decisions>) {
-        if decisions.decisions.is_empty() {
-            self.0.remove(&decisions.account);
-        } else {
-            self.0.insert(decisions.account.clone(), decisions);
-        }
-    }
-
-    /// What the account is weighed against at its clock.
-    pub(super) fn bar<'p>(&self, account: &Account, policy: &'p Policy) -> Bar<'p> {
-        let (mut stratum, mut decades, mut exempt) = (account.stratum(), 0.0_f64, false);
-        if let Some(decisions) = self.of(account.name()) {
-            for decision in decisions.standing(Timestamp(account.clock_ms())) {
-                match &decision.what {
-                    What::Exempt => exempt = true,
-                    What::Tolerate { decades: by } => decades = decades.max(*by),
-                    What::Pin { stratum: to } => stratum = *to,
-                    What::Close { .. } => {}
-                }
-            }
-        }
-        let t = verdict::threshold(policy, stratum);
-        let t = if decades > 0.0 { Cow::Owned(t.raised(decades)) } else { Cow::Borrowed(t) };
-        Bar { stratum, t, exempt }
-    }
-
-    /// When an open incident is over, if nothing more comes.
-    pub(super) fn due_ms(&self, account: &str, incident: &Incident, quiet_s: u32) -> i64 {
-        let quiet_ms = incident.due_ms(quiet_s);
-        match self.of(account).and_then(|d| d.closed(&incident.id)) {
-            Some(closed) => quiet_ms.min(closed.0.max(incident.flagged_ms)),
-            None => quiet_ms,
-        }
     }
 }

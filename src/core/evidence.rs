@@ -1,10 +1,12 @@
 //! Evidence in words: every number of a sentence is a field beside it.
 
 use super::account::Account;
-use super::alert::{Evidence, Pattern, Severity, Signal};
-use super::policy::{Policy, Threshold};
+use super::alert::{Evidence, Exempt, Pattern, Severity, Signal};
+use super::decided::Bar;
+use super::policy::{Policy, Prior, Threshold};
+use super::scope::Scope;
 use super::verdict::{self, Stratum, Weighed};
-use super::window::UNIT;
+use super::window::{Counters, UNIT};
 
 /// Rounds what is emitted, so that no last digit of a double is ever seen.
 pub fn rounded(x: f64) -> f64 {
@@ -22,18 +24,36 @@ pub fn span(span_s: u32) -> String {
 }
 
 /// A verdict that is put into words.
-#[derive(Clone, Copy)]
 struct Case<'a> {
+    account: &'a Account,
+    policy: &'a Policy,
     weighed: &'a Weighed,
     t: &'a Threshold,
     severity: Severity,
+    /// What multiplied the limits: how often, where that is the same for all counts, and in words.
+    exempt: Option<(Option<f64>, String)>,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    fn new(
+        account: &'a Account,
+        policy: &'a Policy,
+        bar: &'a Bar<'_>,
+        weighed: &'a Weighed,
+        severity: Severity,
+    ) -> Self {
+        let exempt = bar.exemption(account, weighed).map(|exemption| {
+            // What came from a network has its factor, the rest has another one: then it is what the mix at hand makes of them.
+            let is_mixed = matches!(exemption.scope(), Scope::Network(_));
+            ((!is_mixed).then_some(exemption.factor), words(&exemption.told()))
+        });
+        Self { account, policy, weighed, t: &bar.t, severity, exempt }
+    }
+
     /// What would have sufficed of a part of the evidence that has `part` decades of at most `max`: 0 where the rest does,
     /// infinite where no number would, else what `least` says for the decades that are needed. Where the verdict stands, what was
     /// observed did suffice, whatever rounding says; where it does not (an account is explained that was not flagged), it did not.
-    fn limit(self, part: f64, max: f64, corroborates: bool, observed: f64, least: impl FnOnce(f64) -> f64) -> f64 {
+    fn limit(&self, part: f64, max: f64, corroborates: bool, observed: f64, least: impl FnOnce(f64) -> f64) -> f64 {
         let needed = verdict::needed(self.weighed, self.t, self.severity, part, corroborates);
         if needed <= 0.0 {
             return 0.0;
@@ -42,9 +62,50 @@ impl Case<'_> {
         self.rounded_limit(limit, observed)
     }
 
-    fn rounded_limit(self, limit: f64, observed: f64) -> f64 {
+    fn rounded_limit(&self, limit: f64, observed: f64) -> f64 {
         let stands = self.weighed.severity(self.t) >= Some(self.severity);
         if stands { limit.min(observed) } else { limit.max(observed + 1.0) }
+    }
+
+    /// So many times the limit of a count is what it would be.
+    fn times(&self, count: impl Fn(&Counters) -> u32) -> f64 {
+        match &self.exempt {
+            None => 1.0,
+            Some((Some(factor), _)) => *factor,
+            Some((None, _)) => {
+                f64::from(count(&self.weighed.counted)) / f64::from(count(&self.weighed.counts_as).max(1))
+            }
+        }
+    }
+
+    /// The sentence about a count: what was seen, what is normal, what would have sufficed.
+    fn sentence(&self, seen: &str, normal: &str, limit: f64) -> String {
+        let exempt = self.exempt.as_ref().map_or("", |(_, words)| words);
+        format!("{seen} in {}; {normal}; {}{exempt}", span(self.weighed.span_s), sufficed(limit))
+    }
+
+    fn normally(&self, expected: f64) -> String {
+        format!("this account normally has {}", number(expected))
+    }
+
+    fn prior(&self) -> &'a Prior {
+        &self.policy.detect.prior
+    }
+
+    fn exposure_days(&self) -> f64 {
+        self.policy.exposure_days(self.weighed.window)
+    }
+}
+
+/// What stands behind the limits of an account that is exempt.
+fn words(exempt: &Exempt) -> String {
+    let times = number(exempt.factor);
+    let until = exempt.until.to_string();
+    let until = until.split_once('T').map_or(&*until, |(date, _)| date);
+    match &*exempt.scope {
+        "account" => format!(" (limits times {times}: exempt until {until})"),
+        "network" => format!(" (limits times {times} for what comes from {}: exempt until {until})", exempt.name),
+        scope => format!(" (limits times {times}: {scope} {} exempt until {until})", exempt.name),
     }
 }
 
@@ -52,35 +113,37 @@ fn number(x: f64) -> String {
     if x.fract() == 0.0 { format!("{x:.0}") } else { format!("{}", rounded(x)) }
 }
 
+fn heads(n: u32, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
+}
+
 /// The reasons of a verdict, strongest first.
-pub fn list(account: &Account, policy: &Policy, t: &Threshold, weighed: &Weighed, severity: Severity) -> Vec<Evidence> {
+pub fn list(account: &Account, policy: &Policy, bar: &Bar<'_>, weighed: &Weighed, severity: Severity) -> Vec<Evidence> {
+    let case = Case::new(account, policy, bar, weighed, severity);
     let mut list = Vec::with_capacity(5);
-    list.push(new_recipients(account, policy, t, weighed, severity));
-    list.extend(refusals(account, policy, t, weighed, severity));
-    list.extend(networks(account, policy, t, weighed, severity));
-    list.extend(complaints(t, weighed, severity));
-    list.extend(volume(account, policy, t, weighed, severity));
+    list.push(new_recipients(&case));
+    list.extend(refusals(&case));
+    list.extend(networks(&case));
+    list.extend(complaints(&case));
+    list.extend(volume(&case));
     list.retain(|e| e.weight >= 0.05);
     list.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.signal.cmp(&b.signal)));
     list
 }
 
-fn new_recipients(
-    account: &Account,
-    policy: &Policy,
-    t: &Threshold,
-    weighed: &Weighed,
-    severity: Severity,
-) -> Evidence {
-    let prior = &policy.detect.prior;
-    let rate = account.baseline().new_rate(prior);
-    let w = policy.exposure_days(weighed.window);
+fn new_recipients(case: &Case<'_>) -> Evidence {
+    let Case { weighed, t, severity, .. } = *case;
+    let rate = case.account.baseline().new_rate(case.prior());
+    let w = case.exposure_days();
+    let new = weighed.counted.new_recipients;
     // The verdict counts damped; people count heads. At the mix of message sizes at hand one is so many of the other.
-    let heads = f64::from(weighed.counted.new_recipients) * UNIT / f64::from(weighed.counted.new_damped.max(1));
-    let observed = f64::from(weighed.counted.new_recipients);
-    let expected = rounded(rate.mean(w) * heads);
-    let limit = (verdict::sufficient_new(rate, w, weighed, t, severity) * heads).ceil();
-    let limit = Case { weighed, t, severity }.rounded_limit(limit, observed);
+    let heads_each = f64::from(new) * UNIT / f64::from(weighed.counted.new_damped.max(1));
+    let observed = f64::from(new);
+    let expected = rounded(rate.mean(w) * heads_each);
+    let times = case.times(|c| c.new_damped);
+    let limit = (verdict::sufficient_new(rate, w, weighed, t, severity) * heads_each * times).ceil();
+    let limit = case.rounded_limit(limit, observed);
+    let seen = heads(new, "new recipient", "new recipients");
     Evidence {
         signal: Signal::NewRecipients,
         window_s: weighed.span_s,
@@ -88,118 +151,89 @@ fn new_recipients(
         expected,
         limit,
         weight: rounded(weighed.new_recipients.max(weighed.stated(t) - weighed.score() + weighed.new_recipients)),
-        text: format!(
-            "{} new {} in {}; this account normally has {}; {}",
-            number(observed),
-            if observed == 1.0 { "recipient" } else { "recipients" },
-            span(weighed.span_s),
-            number(expected),
-            sufficed(limit)
-        ),
+        text: case.sentence(&seen, &case.normally(expected), limit),
     }
 }
 
-fn refusals(
-    account: &Account,
-    policy: &Policy,
-    t: &Threshold,
-    weighed: &Weighed,
-    severity: Severity,
-) -> Option<Evidence> {
+fn refusals(case: &Case<'_>) -> Option<Evidence> {
+    let weighed = case.weighed;
     let refused = weighed.counted.refused;
     if refused == 0 {
         return None;
     }
-    let answered = weighed.counted.answered;
-    let (alpha, beta) = account.baseline().refusals(&policy.detect.prior);
-    let expected = rounded(alpha / (alpha + beta) * f64::from(answered));
+    let answered = weighed.counts_as.answered;
+    let (alpha, beta) = case.account.baseline().refusals(case.prior());
+    let expected = rounded(alpha / (alpha + beta) * f64::from(weighed.counted.answered));
+    let times = case.times(|c| c.refused);
     let least = |needed: f64| {
         let suffices = |k: &u32| super::tail::beta_binomial(*k, answered, alpha, beta) >= needed;
-        (1..=answered).find(suffices).map_or(f64::INFINITY, f64::from)
+        (1..=answered).find(suffices).map_or(f64::INFINITY, |k| (f64::from(k) * times).ceil())
     };
-    let case = Case { weighed, t, severity };
-    let limit = case.limit(weighed.refusals, t.refusals_max, true, f64::from(refused), least);
-    let what = if refused == 1 { "refused recipient" } else { "refused recipients" };
-    let text = format!(
-        "{refused} {what} in {}; this account normally has {} among as many answers; {}",
-        span(weighed.span_s),
-        number(expected),
-        sufficed(limit)
-    );
-    let weight = rounded(weighed.refusals);
-    let (signal, window_s, observed) = (Signal::Bounces, weighed.span_s, f64::from(refused));
+    let observed = f64::from(refused);
+    let limit = case.limit(weighed.refusals, case.t.refusals_max, true, observed, least);
+    let seen = heads(refused, "refused recipient", "refused recipients");
+    let text = case.sentence(&seen, &format!("{} among as many answers", case.normally(expected)), limit);
+    let (signal, window_s, weight) = (Signal::Bounces, weighed.span_s, rounded(weighed.refusals));
     Some(Evidence { signal, window_s, observed, expected, limit, weight, text })
 }
 
-fn networks(
-    account: &Account,
-    policy: &Policy,
-    t: &Threshold,
-    weighed: &Weighed,
-    severity: Severity,
-) -> Option<Evidence> {
+fn networks(case: &Case<'_>) -> Option<Evidence> {
+    let weighed = case.weighed;
     if weighed.networks <= 0.0 {
         return None;
     }
-    let start_s = super::window::start_s(weighed.span_s, account.now_s());
-    let observed = f64::from(account.networks().foreign_since(start_s, account.now_s()));
-    let a_day = account.baseline().foreign_probability(&policy.detect.prior);
+    let start_s = super::window::start_s(weighed.span_s, case.account.now_s());
+    let foreign = case.account.networks().foreign_since(start_s, case.account.now_s());
+    let observed = f64::from(foreign);
+    let a_day = case.account.baseline().foreign_probability(case.prior());
     let expected = rounded(a_day * f64::from(weighed.span_s) / 86_400.0);
     // The first is worth what it is, each further one a decade.
     let least = |needed: f64| (observed + (needed - weighed.networks).ceil()).max(1.0);
-    let limit = Case { weighed, t, severity }.limit(weighed.networks, verdict::NETWORKS_MAX, true, observed, least);
-    let what = if observed == 1.0 { "client network" } else { "client networks" };
+    let limit = case.limit(weighed.networks, verdict::NETWORKS_MAX, true, observed, least);
+    let seen = heads(foreign, "client network", "client networks");
+    // Never multiplied: an exemption is about how much is sent, not about where from.
     let text = format!(
-        "{} {what} never seen before in {}; this account normally has {}; {}",
-        number(observed),
+        "{seen} never seen before in {}; {}; {}",
         span(weighed.span_s),
-        number(expected),
+        case.normally(expected),
         sufficed(limit)
     );
-    let weight = rounded(weighed.networks);
-    let (signal, window_s) = (Signal::NewNetworks, weighed.span_s);
+    let (signal, window_s, weight) = (Signal::NewNetworks, weighed.span_s, rounded(weighed.networks));
     Some(Evidence { signal, window_s, observed, expected, limit, weight, text })
 }
 
-fn complaints(t: &Threshold, weighed: &Weighed, severity: Severity) -> Option<Evidence> {
+fn complaints(case: &Case<'_>) -> Option<Evidence> {
+    let weighed = case.weighed;
     let count = weighed.counted.complaints;
     if count == 0 {
         return None;
     }
-    let case = Case { weighed, t, severity };
-    let limit = case.limit(weighed.complaints, verdict::COMPLAINTS_MAX, true, f64::from(count), f64::ceil);
-    let what = if count == 1 { "complaint" } else { "complaints" };
-    let text = format!("{count} {what} of recipients in {}; 0 are normal; {}", span(weighed.span_s), sufficed(limit));
-    let (signal, window_s, observed) = (Signal::Complaints, weighed.span_s, f64::from(count));
-    Some(Evidence { signal, window_s, observed, expected: 0.0, limit, weight: rounded(weighed.complaints), text })
+    let observed = f64::from(count);
+    let times = case.times(|c| c.complaints);
+    let least = |needed: f64| (needed.ceil() * times).ceil();
+    let limit = case.limit(weighed.complaints, verdict::COMPLAINTS_MAX, true, observed, least);
+    let seen = format!("{} of recipients", heads(count, "complaint", "complaints"));
+    let text = case.sentence(&seen, "0 are normal", limit);
+    let (signal, window_s, weight) = (Signal::Complaints, weighed.span_s, rounded(weighed.complaints));
+    Some(Evidence { signal, window_s, observed, expected: 0.0, limit, weight, text })
 }
 
-fn volume(
-    account: &Account,
-    policy: &Policy,
-    t: &Threshold,
-    weighed: &Weighed,
-    severity: Severity,
-) -> Option<Evidence> {
+fn volume(case: &Case<'_>) -> Option<Evidence> {
+    let weighed = case.weighed;
     if weighed.volume <= 0.0 {
         return None;
     }
-    let rate = account.baseline().volume_rate(&policy.detect.prior);
-    let w = policy.exposure_days(weighed.window);
-    let heads = f64::from(weighed.counted.recipients) * UNIT / f64::from(weighed.counted.volume.max(1));
+    let rate = case.account.baseline().volume_rate(case.prior());
+    let w = case.exposure_days();
+    let heads_each = f64::from(weighed.counted.recipients) * UNIT / f64::from(weighed.counted.volume.max(1));
     let observed = f64::from(weighed.counted.recipients);
-    let expected = rounded(rate.mean(w) * heads);
-    let least = |needed: f64| (rate.limit(needed, w) * heads).ceil();
-    let limit = Case { weighed, t, severity }.limit(weighed.volume, verdict::VOLUME_MAX, false, observed, least);
-    let text = format!(
-        "{} recipients in {}; this account normally has {}; {}",
-        number(observed),
-        span(weighed.span_s),
-        number(expected),
-        sufficed(limit)
-    );
-    let weight = rounded(weighed.volume);
-    let (signal, window_s) = (Signal::Volume, weighed.span_s);
+    let expected = rounded(rate.mean(w) * heads_each);
+    let times = case.times(|c| c.volume);
+    let least = |needed: f64| (rate.limit(needed, w) * heads_each * times).ceil();
+    let limit = case.limit(weighed.volume, verdict::VOLUME_MAX, false, observed, least);
+    let seen = format!("{} recipients", number(observed));
+    let text = case.sentence(&seen, &case.normally(expected), limit);
+    let (signal, window_s, weight) = (Signal::Volume, weighed.span_s, rounded(weighed.volume));
     Some(Evidence { signal, window_s, observed, expected, limit, weight, text })
 }
 

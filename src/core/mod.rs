@@ -2,7 +2,7 @@
 //!
 //! An event goes to its account (`account`), which counts it in its windows (`window`, `recent`, `contacts`, `networks`,
 //! `sends`) and its baseline (`baseline`, `tail`). Where the evidence may have grown it is weighed (`verdict`), put into words
-//! (`evidence`) and becomes an alert of an incident (`incident`, `alert`). `decision` is what people have said about an account.
+//! (`evidence`) and becomes an alert of an incident (`incident`, `alert`). `decision` is what people have said, about whom (`scope`), and `decided` what that comes to.
 //! `shard` holds the accounts of one partition, those that rest in their packed form (`slots`, `packed`).
 
 pub mod account;
@@ -10,6 +10,7 @@ pub mod alert;
 pub mod baseline;
 mod codec;
 pub mod contacts;
+pub mod decided;
 pub mod decision;
 pub mod evidence;
 pub mod fingerprint;
@@ -21,6 +22,7 @@ pub mod policy;
 pub mod recent;
 pub mod refusal;
 pub mod repeats;
+pub mod scope;
 pub mod sends;
 pub mod shard;
 mod slots;

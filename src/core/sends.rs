@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use super::account::damped;
 use super::codec::{Input, Unreadable, put, put_name, put_signed};
 use super::fingerprint::Fingerprint;
 use super::texts::Texts;
+use super::window::Counters;
 use hashbrown::HashMap;
 
 /// A send that brought neither a new recipient nor a refusal is remembered for this long, for its outcomes.
@@ -118,6 +120,17 @@ impl Sent {
         self.texts.set_queue_id(queue_id.filter(|q| q.len() <= QUEUE_ID_MAX));
     }
 
+    /// What it counts in a window that holds it and what became of it: as it was counted, with the refusals so far. Where that
+    /// is forgiven, as [`Windows::forgive`](super::window::Windows::forgive) has it.
+    pub(super) fn counts(&self, is_forgiven: bool) -> Counters {
+        let (recipients, volume) = (self.recipients, damped(self.recipients));
+        let (new, refused) = if is_forgiven { (0, 0) } else { (self.new, self.refused) };
+        let new_damped = damped(new);
+        let new_foreign = if self.is(mark::FOREIGN) { new_damped } else { 0 };
+        let telling = Counters { new_recipients: new, new_damped, new_foreign, refused, ..Counters::default() };
+        Counters { messages: 1, recipients, volume, ..telling }
+    }
+
     fn at_s(&self) -> u32 {
         seconds(self.ts_ms)
     }
@@ -196,6 +209,20 @@ impl Sends {
     /// The live sends that brought something new or refused at or after `start_ms`, oldest first.
     pub fn telling_since(&mut self, start_ms: i64) -> impl Iterator<Item = &mut Sent> {
         self.sent.iter_mut().filter(move |s| s.ts_ms >= start_ms && s.is_telling())
+    }
+
+    /// Those that are remembered, oldest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Sent> {
+        self.sent.iter()
+    }
+
+    /// Where they came from, one after the other, without repeats of the one before.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let mut before = None;
+        self.sent.iter().filter_map(move |s| {
+            let other = s.client_ip.filter(|ip| before.replace(*ip) != Some(*ip));
+            other
+        })
     }
 
     /// Drops what is not alive. Called at fixed points of the account's own events only.

@@ -8,7 +8,8 @@ use super::account::Account;
 use super::alert::{Action, Alert, AlertKind, Severity};
 use super::baseline::DAY_S;
 pub use super::codec::Unreadable;
-use super::decision::{Bar, Decided, Decisions};
+use super::decided::{Bar, Decided};
+use super::decision::Decisions;
 use super::evidence::{self, rounded};
 use super::fingerprint::Fingerprint;
 use super::incident::{self, Incident, Totals};
@@ -118,6 +119,11 @@ impl Shard {
         self.clear_until(now.0.saturating_sub(i64::from(self.policy.detect.lateness_s) * 1000), out);
     }
 
+    /// The configuration in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// Accounts held.
     pub fn accounts(&self) -> usize {
         self.accounts.len()
@@ -223,9 +229,12 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes over what people have decided about an account, known or not, in the place of what they had.
+    /// Takes over what people have decided about an account, known or not, a tenant, a domain or a network, in the place of what
+    /// they had.
     pub fn decide(&mut self, decisions: Arc<Decisions>) {
-        let open = self.accounts.find(&decisions.account).and_then(|place| Some((self.due_ms(place)?, place as u32)));
+        let account = decisions.scope.account();
+        let open = account.and_then(|name| self.accounts.find(name));
+        let open = open.and_then(|place| Some((self.due_ms(place)?, place as u32)));
         self.decided.replace(decisions);
         if let Some(before) = open {
             self.due.remove(&before);
@@ -233,9 +242,10 @@ impl Shard {
         }
     }
 
-    /// What people have decided about an account.
-    pub fn decisions(&self, name: &str) -> Option<&Arc<Decisions>> {
-        self.decided.of(name)
+    /// What people have decided about an account, its domain, its tenant and the networks that its remembered sends came from,
+    /// in this order; also what does not count yet, or not any more.
+    pub fn decisions(&self, account: &Account) -> Vec<Arc<Decisions>> {
+        self.decided.all(account)
     }
 
     /// What an account is weighed against at its clock.
@@ -341,6 +351,7 @@ impl Shard {
             relays: incident.totals.relays(account.relay_names()),
             burst: incident.totals.burst(),
             action: Action::None,
+            exempt: None,
             by: self.policy.by.clone(),
         });
     }
@@ -356,10 +367,7 @@ impl Shard {
         }
         let policy = Arc::clone(&self.policy);
         let bar = self.decided.bar(account, &policy);
-        if bar.exempt {
-            return;
-        }
-        let Some((weighed, severity)) = verdict::strongest(account, &policy, &bar.t) else { return };
+        let Some((weighed, severity)) = verdict::strongest(account, &policy, &bar) else { return };
         let (clock_ms, cleared_ms) = (account.clock_ms(), account.cleared_ms());
         let kind = match &mut account.incident {
             Some(incident) => {
@@ -412,7 +420,8 @@ impl Shard {
     ) {
         let t = &*bar.t;
         let account = self.accounts.touch(place);
-        let evidence = evidence::list(account, &self.policy, t, weighed, severity);
+        let exempt = bar.exemption(account, weighed);
+        let evidence = evidence::list(account, &self.policy, bar, weighed, severity);
         let ts = Timestamp(account.clock_ms());
         let Some(incident) = &mut account.incident else { return };
         incident.score = rounded(weighed.stated(t));
@@ -438,6 +447,7 @@ impl Shard {
                 Severity::Warning => Action::Throttle,
                 Severity::Critical => Action::SuspendAccount,
             },
+            exempt: exempt.map(|e| e.told()),
             by: self.policy.by.clone(),
         });
     }

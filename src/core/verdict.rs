@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::account::Account;
 use super::alert::Severity;
 use super::baseline::{DAY_S, Rate};
+use super::decided::{self, Bar};
 use super::policy::{Policy, Threshold};
 use super::window::{self, Counters, UNIT};
 
@@ -46,6 +47,8 @@ pub struct Weighed {
     pub span_s: u32,
     /// What it counted.
     pub counted: Counters,
+    /// What that counts as: the same, but for what is exempt ([`Bar::counts_as`]).
+    pub counts_as: Counters,
     /// New recipients against their posterior, before the cap.
     pub new_raw: f64,
     /// The same, capped.
@@ -84,7 +87,7 @@ impl Weighed {
 
     /// Whether so many of the recipients are new that new recipients may flag alone.
     pub fn is_mostly_new(&self) -> bool {
-        f64::from(self.counted.new_damped) >= STRANGERS * f64::from(self.counted.volume)
+        f64::from(self.counts_as.new_damped) >= STRANGERS * f64::from(self.counts_as.volume)
     }
 
     /// What it amounts to under `t`.
@@ -149,9 +152,11 @@ pub fn threshold(policy: &Policy, stratum: Stratum) -> &Threshold {
 }
 
 /// Weighs one window of an account.
-pub fn weigh(account: &Account, policy: &Policy, t: &Threshold, window: usize) -> Weighed {
+pub fn weigh(account: &Account, policy: &Policy, bar: &Bar<'_>, window: usize) -> Weighed {
+    let t = &*bar.t;
     let counted = account.windows().sum(&policy.spans, window, account.now_s());
-    let mut weighed = cheap(account, policy, window, counted);
+    let counts_as = bar.counts_as(account, window::start_s(policy.spans.all_s()[window], account.now_s()), counted);
+    let mut weighed = cheap(account, policy, window, counted, counts_as);
     weighed.new_raw = new_surprise(account, policy, &weighed);
     weighed.new_recipients = weighed.new_raw.min(t.new_max(weighed.networks));
     weighed.refusals = refusal_surprise(account, policy, &weighed, t);
@@ -167,16 +172,17 @@ fn weigh_severe(
     t: &Threshold,
     window: usize,
     counted: Counters,
+    counts_as: Counters,
 ) -> Option<(Weighed, Severity)> {
-    let mut weighed = cheap(account, policy, window, counted);
-    let refusals_max = if counted.refused > 0 { t.refusals_max } else { 0.0 };
+    let mut weighed = cheap(account, policy, window, counted, counts_as);
+    let refusals_max = if counts_as.refused > 0 { t.refusals_max } else { 0.0 };
     let others = weighed.networks + weighed.complaints + refusals_max + VOLUME_MAX;
     let needed = (t.warning - others).min(t.alone_warning);
-    if f64::from(counted.new_damped) / UNIT < policy.floor_new(window, needed) {
+    if f64::from(counts_as.new_damped) / UNIT < policy.floor_new(window, needed) {
         return None;
     }
     let rate = account.baseline().new_rate(&policy.detect.prior);
-    let bound = rate.surprise_bound(f64::from(counted.new_damped) / UNIT, policy.exposure_days(window));
+    let bound = rate.surprise_bound(f64::from(counts_as.new_damped) / UNIT, policy.exposure_days(window));
     if bound < needed || (bound < t.alone_warning && bound.min(t.new_max(weighed.networks)) + others < t.warning) {
         return None;
     }
@@ -195,35 +201,36 @@ fn weigh_severe(
 }
 
 /// The parts of the evidence that need no tail probability.
-fn cheap(account: &Account, policy: &Policy, window: usize, counted: Counters) -> Weighed {
+fn cheap(account: &Account, policy: &Policy, window: usize, counted: Counters, counts_as: Counters) -> Weighed {
     let span_s = policy.spans.all_s()[window];
     let probability = account.baseline().foreign_probability(&policy.detect.prior);
     Weighed {
         window,
         span_s,
         counted,
+        counts_as,
         new_raw: 0.0,
         new_recipients: 0.0,
-        networks: networks(account, &counted, window::start_s(span_s, account.now_s()), probability),
+        networks: networks(account, &counts_as, window::start_s(span_s, account.now_s()), probability),
         refusals: 0.0,
-        complaints: (COMPLAINT * f64::from(counted.complaints)).min(COMPLAINTS_MAX),
+        complaints: (COMPLAINT * f64::from(counts_as.complaints)).min(COMPLAINTS_MAX),
         volume: 0.0,
     }
 }
 
 fn new_surprise(account: &Account, policy: &Policy, weighed: &Weighed) -> f64 {
-    let new = f64::from(weighed.counted.new_damped) / UNIT;
+    let new = f64::from(weighed.counts_as.new_damped) / UNIT;
     account.baseline().new_rate(&policy.detect.prior).surprise(new, policy.exposure_days(weighed.window))
 }
 
 fn refusal_surprise(account: &Account, policy: &Policy, weighed: &Weighed, t: &Threshold) -> f64 {
-    let refused = weighed.counted.refused_quarters.div_ceil(4);
+    let refused = weighed.counts_as.refused_quarters.div_ceil(4);
     let (alpha, beta) = account.baseline().refusals(&policy.detect.prior);
-    super::tail::beta_binomial(refused, weighed.counted.answered, alpha, beta).min(t.refusals_max)
+    super::tail::beta_binomial(refused, weighed.counts_as.answered, alpha, beta).min(t.refusals_max)
 }
 
 fn volume_surprise(account: &Account, policy: &Policy, weighed: &Weighed) -> f64 {
-    let volume = f64::from(weighed.counted.volume) / UNIT;
+    let volume = f64::from(weighed.counts_as.volume) / UNIT;
     account
         .baseline()
         .volume_rate(&policy.detect.prior)
@@ -247,7 +254,27 @@ fn networks(account: &Account, counted: &Counters, start_s: u32, probability: f6
 
 /// The strongest window that amounts to something: the most severe, among them the highest score. A window that counts nothing
 /// beyond the shorter one before it says nothing new.
-pub fn strongest(account: &Account, policy: &Policy, t: &Threshold) -> Option<(Weighed, Severity)> {
+///
+/// Where networks are exempt, what came from them is looked for only once the rest of the bar is passed: so an exemption never
+/// makes anything worse, and costs nothing where nothing is wrong.
+pub fn strongest(account: &Account, policy: &Policy, bar: &Bar<'_>) -> Option<(Weighed, Severity)> {
+    let factor = bar.factor();
+    let everywhere = |_: u32, counted| if factor == 1.0 { counted } else { decided::divided(&counted, factor) };
+    let found = strongest_of(account, policy, &bar.t, everywhere)?;
+    if bar.networks.is_none() {
+        return Some(found);
+    }
+    let by_network = |start_s, counted| bar.counts_as(account, start_s, counted);
+    let (weighed, severity) = strongest_of(account, policy, &bar.t, by_network)?;
+    Some((weighed, severity.min(found.1)))
+}
+
+fn strongest_of(
+    account: &Account,
+    policy: &Policy,
+    t: &Threshold,
+    counts_as: impl Fn(u32, Counters) -> Counters,
+) -> Option<(Weighed, Severity)> {
     let mut best: Option<(Weighed, Severity)> = None;
     let mut shorter = Counters::default();
     let sums = account.windows().sums(&policy.spans, account.now_s());
@@ -260,7 +287,8 @@ pub fn strongest(account: &Account, policy: &Policy, t: &Threshold) -> Option<(W
             continue;
         }
         shorter = counted;
-        let Some((weighed, severity)) = weigh_severe(account, policy, t, i, counted) else { continue };
+        let counts_as = counts_as(window::start_s(span_s, account.now_s()), counted);
+        let Some((weighed, severity)) = weigh_severe(account, policy, t, i, counted, counts_as) else { continue };
         if best.as_ref().is_none_or(|(b, s)| (severity, weighed.score()) > (*s, b.score())) {
             best = Some((weighed, severity));
         }
@@ -269,13 +297,14 @@ pub fn strongest(account: &Account, policy: &Policy, t: &Threshold) -> Option<(W
 }
 
 /// The window with the highest score, whether it amounts to anything or not: for explaining. `None` where nothing is counted.
-pub fn strongest_at_all(account: &Account, policy: &Policy, t: &Threshold) -> Option<Weighed> {
+pub fn strongest_at_all(account: &Account, policy: &Policy, bar: &Bar<'_>) -> Option<Weighed> {
+    let t = &*bar.t;
     let mut best: Option<Weighed> = None;
     for (i, &span_s) in policy.spans.all_s().iter().enumerate() {
         if span_s < policy.detect.decide_from_s {
             continue;
         }
-        let weighed = weigh(account, policy, t, i);
+        let weighed = weigh(account, policy, bar, i);
         if weighed.counted == Counters::default() || best.as_ref().is_some_and(|b| b.counted == weighed.counted) {
             continue;
         }

@@ -11,17 +11,44 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::client::{self, Context, client_config};
 use super::settings::Kafka;
-use crate::core::decision::Decisions;
+use crate::core::decision::{BadDecisions, Decisions};
+use crate::core::scope::Scope;
 
 /// A decision must begin this long after it was written, so that every instance knows it before its first event.
 pub const GRACE_MS: i64 = 10_000;
 /// How often the end of the topic is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// A record of the control topic that cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    /// No account, tenant, domain or network has such a key.
+    #[error("nobody's key: {}", .0.escape_debug())]
+    NoKey(String),
+    /// The key is not that of the scope that the value names.
+    #[error("its key should be {}", .0.escape_debug())]
+    OtherKey(String),
+    /// The value.
+    #[error("no control record ({0})")]
+    Value(#[from] BadDecisions),
+}
+
+/// Reads a record of the control topic. One without a value says that nothing is decided any more.
+///
+/// # Errors
+/// Where key or value are not what they must be, or do not belong together.
+pub fn read(key: &[u8], value: Option<&[u8]>) -> Result<Decisions, BadRecord> {
+    let key = String::from_utf8_lossy(key);
+    let scope = Scope::of_key(&key).ok_or_else(|| BadRecord::NoKey(key.chars().take(256).collect()))?;
+    let Some(value) = value else { return Ok(Decisions::none(scope)) };
+    let decisions = Decisions::parse(value)?;
+    if decisions.scope == scope { Ok(decisions) } else { Err(BadRecord::OtherKey(decisions.key().into_owned())) }
+}
+
 /// What is known of the control topic.
 #[derive(Debug, Default)]
 pub struct Control {
-    by_account: RwLock<HashMap<Box<str>, Arc<Decisions>>>,
+    by_scope: RwLock<HashMap<Scope, Arc<Decisions>>>,
     /// Everything written before this moment is known, in milliseconds since 1970.
     read_until_ms: AtomicI64,
     /// The offset of the next record.
@@ -33,12 +60,12 @@ pub struct Control {
 impl Control {
     /// Everything in force, for a shard that begins.
     pub fn all(&self) -> Vec<Arc<Decisions>> {
-        self.by_account.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.by_scope.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// What stands about one account.
-    pub fn of(&self, account: &str) -> Option<Arc<Decisions>> {
-        self.by_account.read().unwrap_or_else(PoisonError::into_inner).get(account).cloned()
+    /// What stands about one account, tenant, domain or network.
+    pub fn of(&self, scope: &Scope) -> Option<Arc<Decisions>> {
+        self.by_scope.read().unwrap_or_else(PoisonError::into_inner).get(scope).cloned()
     }
 
     /// Whether every decision that may count for an event at `ts_ms` is known.
@@ -54,29 +81,20 @@ impl Control {
     fn take(&self, message: &rdkafka::message::BorrowedMessage<'_>) -> Option<Arc<Decisions>> {
         let place = || format!("{}:{}:{}", message.topic(), message.partition(), message.offset());
         self.records.fetch_add(1, Ordering::Relaxed);
-        let key = String::from_utf8_lossy(message.key().unwrap_or_default()).to_ascii_lowercase();
-        let decisions = match message.payload() {
-            // A tombstone: nothing stands any more.
-            None => Decisions { account: key.into(), decisions: Vec::new() },
-            Some(bytes) => match Decisions::parse(bytes) {
-                Ok(decisions) if *decisions.account == *key => decisions,
-                Ok(decisions) => {
-                    tracing::error!(
-                        "{}: the key is not the account {}: not used",
-                        place(),
-                        decisions.account.escape_debug()
-                    );
-                    return None;
-                }
-                Err(e) => {
-                    tracing::error!(
-                        "{}: no control record ({e}): not used; write the account's whole list again",
-                        place()
-                    );
-                    return None;
-                }
-            },
+        let decisions = match read(message.key().unwrap_or_default(), message.payload()) {
+            Ok(decisions) => decisions,
+            Err(e) => {
+                tracing::error!("{}: {e}: not used; write the whole list again", place());
+                return None;
+            }
         };
+        if !decisions.unknown.is_empty() {
+            tracing::warn!(
+                "{}: {} decisions of a kind that this version does not know change nothing here; the others of the record count",
+                place(),
+                decisions.unknown.len()
+            );
+        }
         if let Some(written_ms) = message.timestamp().to_millis()
             && decisions.decisions.iter().any(|d| (written_ms - 60_000..written_ms + GRACE_MS).contains(&d.from.0))
         {
@@ -87,11 +105,11 @@ impl Control {
             );
         }
         let decisions = Arc::new(decisions);
-        let mut by_account = self.by_account.write().unwrap_or_else(PoisonError::into_inner);
-        if decisions.decisions.is_empty() {
-            by_account.remove(&decisions.account);
+        let mut by_scope = self.by_scope.write().unwrap_or_else(PoisonError::into_inner);
+        if decisions.is_empty() {
+            by_scope.remove(&decisions.scope);
         } else {
-            by_account.insert(decisions.account.clone(), Arc::clone(&decisions));
+            by_scope.insert(decisions.scope.clone(), Arc::clone(&decisions));
         }
         Some(decisions)
     }

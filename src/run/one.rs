@@ -8,6 +8,7 @@ use super::batch::Record;
 use super::held::Held;
 use super::shared::{Epoch, Shared};
 use crate::core::alert::Alert;
+use crate::core::decision::Decisions;
 use crate::core::shard::Shard;
 use crate::event::{Decoded, Event, Reject, Timestamp, decode};
 use crate::kafka::outlet::{Full, What};
@@ -129,11 +130,18 @@ fn shard_of<'a>(
         };
         let mut shard = Shard::new(Arc::clone(&epoch.policy), since);
         for decisions in shared.control.all() {
-            shard.decide(decisions);
+            if concerns(&decisions, held.lease.partition, shared.partitions) {
+                shard.decide(decisions);
+            }
         }
         held.shard = Some(shard);
     }
     held.shard.as_mut().ok_or(Stopped)
+}
+
+/// Whether a shard of this partition must know these: an account's are its own partition's, all others every one's.
+pub(super) fn concerns(decisions: &Decisions, partition: i32, partitions: i32) -> bool {
+    decisions.scope.account().is_none_or(|account| partition_of(account.as_bytes(), partitions) == partition)
 }
 
 /// Whether key and partition are what the account says: else its events are spread over shards.

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::batch::Batch;
 use super::held::Held;
 use super::lease::Lease;
-use super::one::{Counts, one, send_alerts};
+use super::one::{Counts, concerns, one, send_alerts};
 use super::orders::{Installed, NotStored, Order, PollOrder, Stored};
 use super::poison::Poison;
 use super::shared::{Epoch, Shared, Stage};
@@ -20,7 +20,6 @@ use crate::core::decision::Decisions;
 use crate::core::shard::{Ahead, Shard};
 use crate::event::Timestamp;
 use crate::kafka::outlet;
-use crate::kafka::partitioner::partition_of;
 use crate::telemetry::{AccountAnswer, AccountView};
 
 /// A partition that has been read to its end is ticked this often.
@@ -150,16 +149,18 @@ impl Worker {
             tracing::error!(partition, "{e}");
         }
         for decisions in self.shared.control.all() {
-            if partition_of(decisions.account.as_bytes(), self.shared.partitions) == partition {
+            if concerns(&decisions, partition, self.shared.partitions) {
                 shard.decide(decisions);
             }
         }
     }
 
     fn decide(&mut self, decisions: &Arc<Decisions>) {
-        let partition = partition_of(decisions.account.as_bytes(), self.shared.partitions);
-        if let Some(shard) = self.held.get_mut(&partition).and_then(|h| h.shard.as_mut()) {
-            shard.decide(Arc::clone(decisions));
+        let partitions = self.shared.partitions;
+        for (_, held) in self.held.iter_mut().filter(|(partition, _)| concerns(decisions, **partition, partitions)) {
+            if let Some(shard) = &mut held.shard {
+                shard.decide(Arc::clone(decisions));
+            }
         }
     }
 
@@ -326,14 +327,11 @@ impl Worker {
         let Some(held) = self.held.get(&partition) else {
             return AccountAnswer::NotReady(format!("partition {partition} is being restored"));
         };
-        let account = held.shard.as_ref().and_then(|s| s.account(name));
-        match account {
-            Some(account) => {
-                let decisions = self.shared.control.of(name);
-                let decisions = decisions.iter().flat_map(|d| &d.decisions);
-                let decisions: Vec<_> = decisions.filter_map(|d| serde_json::to_value(d).ok()).collect();
+        let found = held.shard.as_ref().and_then(|shard| Some((shard, shard.account(name)?)));
+        match found {
+            Some((shard, account)) => {
                 let now = Timestamp(outlet::now_ms());
-                AccountAnswer::Here(Box::new(AccountView::new(&account, &self.epoch.policy, &decisions, now)))
+                AccountAnswer::Here(Box::new(AccountView::new(&account, shard, now)))
             }
             None => AccountAnswer::Unknown { partition },
         }

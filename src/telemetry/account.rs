@@ -1,12 +1,14 @@
 //! One account as it stands now: the live form of `replay --explain`.
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::core::account::Account;
 use crate::core::alert::{Burst, Evidence, Pattern, RelayShare, Severity};
+use crate::core::decided::Bar;
+use crate::core::decision::Decision;
 use crate::core::evidence;
 use crate::core::policy::{Policy, Threshold};
+use crate::core::shard::Shard;
 use crate::core::verdict::{self, Weighed};
 use crate::core::window::{self, UNIT};
 use crate::event::Timestamp;
@@ -31,7 +33,7 @@ pub struct AccountView {
     pub stratum: &'static str,
     /// What is normal for it.
     pub baseline: BaselineView,
-    /// The thresholds of its stratum.
+    /// The thresholds that it is weighed against: those of its stratum, or of what it is pinned to, raised by what is tolerated.
     pub thresholds: Threshold,
     /// Each window, shortest first.
     pub windows: Vec<WindowView>,
@@ -43,10 +45,24 @@ pub struct AccountView {
     pub verdict: String,
     /// The open incident.
     pub incident: Option<IncidentView>,
-    /// What people have decided about it, as it was handed in.
-    pub decisions: Vec<Value>,
+    /// What people have decided about it, its domain, its tenant, and the networks that it has sent from lately.
+    pub decisions: Vec<DecisionView>,
     /// Bytes that it takes.
     pub bytes: usize,
+}
+
+/// A decision, and whom it is about.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DecisionView {
+    /// `account`, `domain`, `tenant` or `network`.
+    pub scope: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Whether it counts at the account's clock.
+    pub stands: bool,
+    /// As the control topic has it.
+    #[serde(flatten)]
+    pub decision: Decision,
 }
 
 /// What is normal for an account.
@@ -174,10 +190,11 @@ pub struct IncidentView {
 }
 
 impl AccountView {
-    /// Looks at `account`. `decisions` are passed on as they are; `now` says only how long the account has been idle.
-    pub fn new(account: &Account, policy: &Policy, decisions: &[Value], now: Timestamp) -> Self {
-        let t = verdict::threshold(policy, account.stratum());
-        let strongest = verdict::strongest_at_all(account, policy, t);
+    /// Looks at `account`, which is one of `shard`'s; `now` says only how long the account has been idle.
+    pub fn new(account: &Account, shard: &Shard, now: Timestamp) -> Self {
+        let (policy, bar) = (shard.policy(), shard.bar(account));
+        let t = &*bar.t;
+        let strongest = verdict::strongest_at_all(account, policy, &bar);
         let severity = strongest.as_ref().and_then(|w| w.severity(t));
         let short_of_warning = match (severity, &strongest) {
             (Some(_), _) => 0.0,
@@ -194,18 +211,18 @@ impl AccountView {
             stratum: account.stratum().name(),
             baseline: baseline(account, policy),
             thresholds: t.clone(),
-            windows: (0..policy.spans.all_s().len()).map(|i| window(account, policy, t, i)).collect(),
+            windows: (0..policy.spans.all_s().len()).map(|i| window(account, policy, &bar, i)).collect(),
             verdict: sentence(strongest.as_ref(), t),
             strongest: strongest.map(|weighed| Strongest {
                 window_s: weighed.span_s,
                 score: rounded(weighed.stated(t)),
                 severity,
-                pattern: evidence::pattern(&weighed, account.stratum()),
-                evidence: evidence::list(account, policy, t, &weighed, severity.unwrap_or(Severity::Warning)),
+                pattern: evidence::pattern(&weighed, bar.stratum),
+                evidence: evidence::list(account, policy, &bar, &weighed, severity.unwrap_or(Severity::Warning)),
             }),
             short_of_warning: rounded(short_of_warning),
             incident: incident(account, policy),
-            decisions: decisions.to_vec(),
+            decisions: decisions(account, shard),
             bytes: account.bytes(),
         }
     }
@@ -229,8 +246,23 @@ fn baseline(account: &Account, policy: &Policy) -> BaselineView {
     }
 }
 
-fn window(account: &Account, policy: &Policy, t: &Threshold, i: usize) -> WindowView {
-    let weighed = verdict::weigh(account, policy, t, i);
+fn decisions(account: &Account, shard: &Shard) -> Vec<DecisionView> {
+    let at = Timestamp(account.clock_ms());
+    let mut views = Vec::new();
+    for decisions in shard.decisions(account) {
+        let (scope, name) = (decisions.scope.kind(), decisions.scope.name());
+        views.extend(decisions.decisions.iter().map(|decision| DecisionView {
+            scope,
+            name: name.clone().into_owned(),
+            stands: decision.stands(at),
+            decision: decision.clone(),
+        }));
+    }
+    views
+}
+
+fn window(account: &Account, policy: &Policy, bar: &Bar<'_>, i: usize) -> WindowView {
+    let (weighed, t) = (verdict::weigh(account, policy, bar, i), &*bar.t);
     let c = &weighed.counted;
     // The verdict counts damped; people count heads. Where there are none to tell the mix of message sizes, one is one.
     let heads = if c.new_damped > 0 { f64::from(c.new_recipients) * UNIT / f64::from(c.new_damped) } else { 1.0 };
