@@ -1,10 +1,10 @@
-//! `mailfuse desk`: the desk by itself, and what is done with its database.
+//! `mailfuse desk`: the desk by itself, what is done with its database, and what people do at it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 
-use super::{Failure, usage};
+use super::{Failure, decide, usage};
 use crate::config::{Config, LogFormat};
 use crate::desk::{alone, index};
 use crate::telemetry::logs;
@@ -17,7 +17,8 @@ beside its detector; of all instances one is the active desk, the others stand b
 
   mailfuse desk --config mailfuse.toml             run it alone, on a machine without detectors
   curl http://127.0.0.1:9925/v1/desk               whether this one is active, and how far
-  curl 'http://127.0.0.1:9925/v1/incidents?state=open'
+  mailfuse desk incidents --config mailfuse.toml   what goes on
+  mailfuse desk resolve --config mailfuse.toml i-… hijack --note 'password changed'
   mailfuse desk backup --config mailfuse.toml desk-copy.sqlite
 
 Exit status: 0 stopped as asked, 1 failed, 2 wrong usage or configuration.")]
@@ -39,11 +40,14 @@ enum Command {
         /// Where to; must not be there yet
         to: PathBuf,
     },
+    #[command(flatten)]
+    Decide(decide::Command),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Some(Command::Backup { config, to }) => backup(config, to),
+        Some(Command::Decide(command)) => decide::run(command),
         None => {
             let config = match &arguments.config {
                 Some(path) => Config::load(path).map_err(usage)?,

@@ -5,6 +5,7 @@ mod astray;
 mod calibrate;
 mod config;
 mod control;
+mod decide;
 mod demo;
 mod desk;
 mod explain;
@@ -45,7 +46,7 @@ enum Command {
     Replay(Box<replay::Arguments>),
     /// Consume the provider's events from Kafka, and alert
     Run(run::Arguments),
-    /// Make incidents of alerts, without a detector beside it; copy its database
+    /// Look at incidents and decide about accounts; run the desk without a detector beside it
     Desk(desk::Arguments),
     /// Try the endpoints that alerts are sent to, and have messages sent again
     Webhook(webhook::Arguments),

@@ -8,37 +8,32 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
-use crossbeam_channel::Sender;
 use rusqlite::Connection;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+use super::feedback;
 use super::index::query::{self, Alerts, Deliveries, Incidents};
 use super::index::{Error, reader};
-use super::shared::{Command, IndexState, Role, Shared};
-use crate::telemetry::access::{Right, Who};
+use super::shared::{IndexState, Role, Shared};
 use crate::telemetry::http::Problem;
 
 /// Questions that are answered at a time.
 const ASKING_MAX: usize = 8;
 /// Time for an answer to be found.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// What the handlers share.
 #[derive(Clone)]
-struct Desk {
-    shared: Arc<Shared>,
+pub(super) struct Desk {
+    pub(super) shared: Arc<Shared>,
     asking: Arc<Semaphore>,
 }
 
 /// The routes.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    let changing = Router::new()
-        .route("/v1/endpoints/{endpoint}/enable", post(enable))
-        .route("/v1/deliveries/{endpoint}/{id}/resend", post(resend));
-    // It knows no passwords.
-    let changing = if shared.may_change { changing } else { Router::new() };
     Router::new()
         .route("/v1/desk", get(desk))
         .route("/v1/incidents", get(incidents))
@@ -46,7 +41,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/alerts", get(alerts))
         .route("/v1/deliveries", get(deliveries))
         .route("/v1/endpoints", get(endpoints))
-        .merge(changing)
+        .merge(feedback::api::router())
         .with_state(Desk { shared, asking: Arc::new(Semaphore::new(ASKING_MAX)) })
 }
 
@@ -81,7 +76,7 @@ async fn desk(State(desk): State<Desk>) -> impl IntoResponse {
 }
 
 /// Asks the index on a thread that may block.
-async fn ask<T: Send + 'static>(
+pub(super) async fn ask<T: Send + 'static>(
     desk: &Desk,
     question: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -113,15 +108,15 @@ async fn ask<T: Send + 'static>(
     }
 }
 
-fn fold(name: &mut Option<String>) {
+pub(super) fn fold(name: &mut Option<String>) {
     if let Some(name) = name {
         name.make_ascii_lowercase();
     }
 }
 
-type Asked<Q> = Result<Query<Q>, QueryRejection>;
+pub(super) type Asked<Q> = Result<Query<Q>, QueryRejection>;
 
-fn understood<Q>(asked: Asked<Q>) -> Result<Q, Problem> {
+pub(super) fn understood<Q>(asked: Asked<Q>) -> Result<Q, Problem> {
     asked
         .map(|Query(q)| q)
         .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.body_text(), "/ lists what each page can be asked for."))
@@ -145,7 +140,7 @@ async fn deliveries(State(desk): State<Desk>, asked: Asked<Deliveries>) -> Resul
 }
 
 /// What the active desk alone knows and does.
-fn active(desk: &Desk) -> Result<(), Problem> {
+pub(super) fn active(desk: &Desk) -> Result<(), Problem> {
     if desk.shared.role() == Role::Active {
         return Ok(());
     }
@@ -159,56 +154,6 @@ fn active(desk: &Desk) -> Result<(), Problem> {
 async fn endpoints(State(desk): State<Desk>) -> Result<Response, Problem> {
     active(&desk)?;
     Ok(Json(serde_json::json!({ "items": desk.shared.endpoints() })).into_response())
-}
-
-/// Hands a wish to the active desk, and waits for its answer.
-async fn wish(
-    desk: &Desk,
-    command: impl FnOnce(Sender<bool>) -> Command,
-    otherwise: Problem,
-) -> Result<Response, Problem> {
-    let (reply, answer) = crossbeam_channel::bounded(1);
-    let late = || {
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the desk is busy",
-            "Ask again; nothing was done, or it shows soon.",
-        )
-    };
-    if !desk.shared.command(command(reply)) {
-        return Err(late());
-    }
-    let asked = tokio::task::spawn_blocking(move || answer.recv_timeout(ANSWER_WITHIN));
-    match asked.await {
-        Ok(Ok(true)) => Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "status": "accepted" }))).into_response()),
-        Ok(Ok(false)) => Err(otherwise),
-        _ => Err(late()),
-    }
-}
-
-async fn enable(State(desk): State<Desk>, who: Who, Path(endpoint): Path<String>) -> Result<Response, Problem> {
-    who.require(Right::Accounts)?;
-    active(&desk)?;
-    let none = Problem::new(StatusCode::NOT_FOUND, "no such endpoint", "/v1/endpoints lists them.");
-    wish(&desk, |reply| Command::Enable { endpoint, reply }, none).await
-}
-
-async fn resend(
-    State(desk): State<Desk>,
-    who: Who,
-    Path((endpoint, id)): Path<(String, String)>,
-) -> Result<Response, Problem> {
-    who.require(Right::Accounts)?;
-    active(&desk)?;
-    let Some(message) = ask(&desk, move |c| query::message(c, &endpoint, &id)).await? else {
-        return Err(Problem::new(StatusCode::NOT_FOUND, "no such delivery", "/v1/deliveries lists them."));
-    };
-    let busy = Problem::new(
-        StatusCode::CONFLICT,
-        "it is being sent, or its endpoint is not configured any more",
-        "/v1/endpoints and /v1/deliveries say which.",
-    );
-    wish(&desk, |reply| Command::Resend { message: Box::new(message), reply }, busy).await
 }
 
 async fn incident(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {

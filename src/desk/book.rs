@@ -186,6 +186,17 @@ impl Book {
         self.incidents.get(id)
     }
 
+    /// One incident, to be changed: what goes on and what is over stays so.
+    pub fn incident_mut(&mut self, id: &str) -> Option<&mut Incident> {
+        self.incidents.get_mut(id)
+    }
+
+    /// The newest incident of an account that goes on.
+    pub fn newest_open(&self, account: &str) -> Option<&Incident> {
+        let open = self.incidents.values().filter(|i| i.state == State::Open && i.account == account);
+        open.max_by_key(|i| i.alerts.first().map_or(0, |s| s.n))
+    }
+
     /// Incidents known.
     pub fn len(&self) -> usize {
         self.incidents.len()
@@ -221,6 +232,10 @@ impl Incident {
             campaign: None,
             anomaly: None,
             told: BTreeMap::new(),
+            acknowledged: None,
+            resolved: None,
+            notes: Vec::new(),
+            actions: Vec::new(),
             updated_ms: now_ms,
             alerts: Vec::with_capacity(3),
         };

@@ -9,6 +9,7 @@ pub mod alone;
 pub mod api;
 pub mod book;
 pub mod deliver;
+pub mod feedback;
 pub mod groups;
 pub mod index;
 pub mod mail;

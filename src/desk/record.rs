@@ -8,6 +8,8 @@
 //! | `group/ENDPOINT/ID` | [`Group`]: what a message is made of |
 //! | `delivery/ENDPOINT/ID` | [`DeliveryRecord`]: where it stands |
 //! | `endpoint/NAME` | [`EndpointRecord`]: whether its receiver wants anything |
+//! | `decision/ID` | [`Decided`]: what somebody decided about accounts |
+//! | `audit/NUMBER` | [`Entry`]: who did what |
 //!
 //! A record without a value takes its key away.
 
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use std::collections::BTreeMap;
 
+use super::feedback::record::{Acted, Decided, Entry, Resolved, Word};
 use super::notice::Said;
 use super::webhook::grouping::{Group, Told};
 use super::webhook::record::{DeliveryRecord, EndpointRecord};
@@ -31,6 +34,10 @@ pub const DELIVERY: &str = "delivery/";
 pub const GROUP: &str = "group/";
 /// The keys of endpoints begin so.
 pub const ENDPOINT: &str = "endpoint/";
+/// The keys of decisions begin so.
+pub const DECISION: &str = "decision/";
+/// The keys of the audit's lines begin so; the number has 20 digits.
+pub const AUDIT: &str = "audit/";
 /// The key of the last anomaly.
 pub const ANOMALY: &str = "anomaly";
 
@@ -83,6 +90,18 @@ pub struct Incident {
     /// What each endpoint was told of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub told: BTreeMap<String, Told>,
+    /// Who looks after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<Word>,
+    /// What it turned out to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Resolved>,
+    /// What people wrote about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Word>,
+    /// What outside systems did about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<Acted>,
     /// When anything changed, in milliseconds since 1970.
     pub updated_ms: i64,
     /// Its alerts, in the order in which they came.
@@ -152,6 +171,10 @@ pub enum Record {
     Delivery(Box<DeliveryRecord>),
     /// Whether an endpoint's receiver wants anything.
     Endpoint(Box<EndpointRecord>),
+    /// What somebody decided about accounts.
+    Decision(Box<Decided>),
+    /// Who did what.
+    Audit(Box<Entry>),
     /// The key stands for nothing any more.
     Gone(String),
     /// Written by a newer program: kept, and not looked at.
@@ -189,6 +212,10 @@ impl Record {
             Self::Delivery(serde_json::from_slice(value)?)
         } else if key.starts_with(ENDPOINT) {
             Self::Endpoint(serde_json::from_slice(value)?)
+        } else if key.starts_with(DECISION) {
+            Self::Decision(serde_json::from_slice(value)?)
+        } else if key.starts_with(AUDIT) {
+            Self::Audit(serde_json::from_slice(value)?)
         } else {
             Self::Unknown
         })
@@ -203,6 +230,8 @@ impl Record {
             Self::Group(group) => format!("{GROUP}{}/{}", group.endpoint, group.id),
             Self::Delivery(delivery) => format!("{DELIVERY}{}/{}", delivery.endpoint, delivery.id),
             Self::Endpoint(endpoint) => format!("{ENDPOINT}{}", endpoint.endpoint),
+            Self::Decision(decided) => format!("{DECISION}{}", decided.id),
+            Self::Audit(entry) => format!("{AUDIT}{:020}", entry.n),
             Self::Gone(key) => key.clone(),
             Self::Unknown => String::new(),
         }
@@ -220,6 +249,8 @@ impl Record {
             Self::Group(group) => serde_json::to_vec(group).map(Some),
             Self::Delivery(delivery) => serde_json::to_vec(delivery).map(Some),
             Self::Endpoint(endpoint) => serde_json::to_vec(endpoint).map(Some),
+            Self::Decision(decided) => serde_json::to_vec(decided).map(Some),
+            Self::Audit(entry) => serde_json::to_vec(entry).map(Some),
             Self::Gone(_) | Self::Unknown => Ok(None),
         }
     }

@@ -14,10 +14,11 @@ use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
 use super::book::Book;
 use super::deliver::{Deliveries, PENDING_MAX};
+use super::feedback::clerk::{Clerk, Control, NoControl};
 use super::notice::{Notice, Said};
 use super::record::{ALERT, Record};
 use super::sender::{Hands, chance};
-use super::shared::{self, Command, Role, Shared};
+use super::shared::{self, Role, Shared};
 use crate::kafka::changelog::{self, Changelog, Place};
 use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain};
 use crate::kafka::group::seek;
@@ -46,6 +47,8 @@ enum Error {
     Read(#[from] restore::Error),
     #[error(transparent)]
     Write(#[from] changelog::Error),
+    #[error("what was decided cannot be told to the detectors: {0}")]
+    Control(#[from] NoControl),
     #[error("{0}")]
     Broker(String),
     #[error("a record cannot be written: {0}; this is a bug")]
@@ -225,6 +228,8 @@ struct Active<'a> {
     /// What it says itself.
     notices: Vec<Notice>,
     deliveries: Deliveries,
+    clerk: Clerk,
+    reader: &'a Reader,
     hands: Hands,
     /// Alerts are not taken, because too much waits to be delivered.
     is_held_back: bool,
@@ -239,7 +244,7 @@ struct Active<'a> {
 
 impl<'a> Active<'a> {
     /// Fences the desk before, reads what it left, and goes on where it stopped.
-    fn begin(shared: &'a Shared, reader: &Reader, consumer: &BaseConsumer<Context>) -> Result<Self, Error> {
+    fn begin(shared: &'a Shared, reader: &'a Reader, consumer: &BaseConsumer<Context>) -> Result<Self, Error> {
         let began = Instant::now();
         let (kafka, t) = (&shared.kafka, &shared.kafka.topics);
         let ours = || consumer.context().is_ours.load(Ordering::Acquire) && !shared.is_stopping();
@@ -247,7 +252,7 @@ impl<'a> Active<'a> {
         let changelog = Changelog::open(kafka, place, &ours)?;
         let hands = Hands::new(&shared.settings).map_err(Error::Endpoints)?;
         let mut deliveries = Deliveries::new(&shared.settings.endpoints(), &shared.settings.link);
-        let mut book = Book::default();
+        let (mut book, mut clerk) = (Book::default(), Clerk::default());
         let mut records = 0u64;
         let (low, high) = reader.range(&t.desk, 0)?;
         if high > low {
@@ -255,6 +260,7 @@ impl<'a> Active<'a> {
                 records += 1;
                 if let Some(record) = read(shared, message) {
                     deliveries.restore(&record);
+                    clerk.restore(&record);
                     book.restore(record);
                 }
                 Ok(Read::On)
@@ -299,6 +305,8 @@ impl<'a> Active<'a> {
             records: Vec::new(),
             notices: Vec::new(),
             deliveries,
+            clerk,
+            reader,
             hands,
             is_held_back: false,
             shown: forgot,
@@ -354,7 +362,7 @@ impl<'a> Active<'a> {
 
     /// Whether there is something to write.
     fn has_news(&self) -> bool {
-        self.has_moved || !self.records.is_empty()
+        self.has_moved || !self.records.is_empty() || self.clerk.has_news()
     }
 
     /// Takes in what has ended, what is too old, and what people want.
@@ -372,18 +380,8 @@ impl<'a> Active<'a> {
             self.records.extend(self.deliveries.expire(now_ms));
         }
         while let Ok(command) = self.shared.commands().try_recv() {
-            match command {
-                Command::Enable { endpoint, reply } => {
-                    let records = self.deliveries.enable(&endpoint, now_ms);
-                    let _ = reply.send(records.is_some());
-                    self.records.extend(records.into_iter().flatten());
-                }
-                Command::Resend { message, reply } => {
-                    let records = self.deliveries.resend(*message, now_ms);
-                    let _ = reply.send(records.is_some());
-                    self.records.extend(records.into_iter().flatten());
-                }
-            }
+            let records = self.clerk.grant(command, &mut self.book, &mut self.deliveries, now_ms);
+            self.records.extend(records);
         }
         if self.shown.elapsed() > Duration::from_millis(500) {
             self.shown = Instant::now();
@@ -432,17 +430,20 @@ impl<'a> Active<'a> {
             let before_ms = now_ms() - self.shared.settings.keep_ms();
             self.records.extend(self.book.forget(before_ms));
             self.records.extend(self.deliveries.forget(before_ms));
+            self.records.extend(self.clerk.forget(before_ms, now_ms()));
             if !self.has_news() {
                 return Ok(());
             }
         }
         let ours = || consumer.context().is_ours.load(Ordering::Acquire);
+        let control = self.clerk.control(self.reader, &self.shared.kafka.topics.control, &ours, now_ms())?;
         let membership = consumer.context().membership.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(group) = &*membership else {
             return Err(Error::Broker("the group does not say who we are".to_owned()));
         };
         self.changelog.begin()?;
-        let written = self.put(&ours).and_then(|()| Ok(self.changelog.commit(self.next_offset, group, &ours)?));
+        let written =
+            self.put(&control, &ours).and_then(|()| Ok(self.changelog.commit(self.next_offset, group, &ours)?));
         if let Err(e) = written {
             // Whoever goes on, be it we, begins with what the topic has.
             let _ = self.changelog.abort(&ours);
@@ -453,19 +454,24 @@ impl<'a> Active<'a> {
             tracing::info!(incident = notice.incident, accounts = notice.accounts.len(), "{:?}", notice.kind);
         }
         (self.taken, self.has_moved) = (0, false);
+        self.clerk.stored();
         self.shared.alerts_next.store(self.next_offset, Ordering::Release);
         self.shared.metrics.desk_open_incidents.set(self.book.open() as i64);
         Ok(())
     }
 
-    fn put(&mut self, ours: &dyn Fn() -> bool) -> Result<(), Error> {
+    fn put(&mut self, control: &[Control], ours: &dyn Fn() -> bool) -> Result<(), Error> {
+        let topics = &self.shared.kafka.topics;
         for record in &self.records {
             let value = record.value()?;
             self.changelog.put(record.key().as_bytes(), value.as_deref(), ours)?;
         }
         for notice in &self.notices {
             let value = serde_json::to_vec(notice)?;
-            self.changelog.put_beside(&self.shared.kafka.topics.alerts, notice.incident.as_bytes(), &value, ours)?;
+            self.changelog.put_beside(&topics.alerts, notice.incident.as_bytes(), Some(&value), ours)?;
+        }
+        for (key, value) in control {
+            self.changelog.put_beside(&topics.control, key.as_bytes(), value.as_deref(), ours)?;
         }
         Ok(())
     }

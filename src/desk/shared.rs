@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use serde::Serialize;
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::index::query::Message;
+use super::feedback::wish::{Refused, Wish};
 use super::webhook::outbox::Outbox;
 use super::webhook::settings::{Deliver, Endpoint, Format};
 use super::{Options, Settings};
@@ -49,23 +50,15 @@ impl Said {
     }
 }
 
-/// What people want of the active desk.
+/// What somebody wants of the active desk.
 #[derive(Debug)]
-pub enum Command {
-    /// An endpoint that had said 410 is to be sent to again. The answer: whether there is one.
-    Enable {
-        /// Its name.
-        endpoint: String,
-        /// The answer.
-        reply: Sender<bool>,
-    },
-    /// A message is to be sent again. The answer: whether it could be.
-    Resend {
-        /// As the index has it.
-        message: Box<Message>,
-        /// The answer.
-        reply: Sender<bool>,
-    },
+pub struct Command {
+    /// What.
+    pub wish: Wish,
+    /// Who.
+    pub who: Arc<str>,
+    /// The answer, given when it is stored what was done.
+    pub reply: Sender<Result<Value, Refused>>,
 }
 
 /// How an endpoint does, as its page says it.

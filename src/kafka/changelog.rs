@@ -66,6 +66,14 @@ impl std::fmt::Display for Place {
     }
 }
 
+fn record<'r>(topic: &'r str, partition: i32, key: &'r [u8], value: Option<&'r [u8]>) -> BaseRecord<'r, [u8], [u8]> {
+    let record = BaseRecord::to(topic).partition(partition).key(key);
+    match value {
+        Some(value) => record.payload(value),
+        None => record,
+    }
+}
+
 /// The transactional producer of one place.
 pub struct Changelog {
     producer: BaseProducer<Context>,
@@ -112,15 +120,10 @@ impl Changelog {
     /// # Errors
     /// As the brokers say, or where nobody waits any more.
     pub fn put(&mut self, key: &[u8], value: Option<&[u8]>, wanted: &dyn Fn() -> bool) -> Result<(), Error> {
-        let record = BaseRecord::<[u8], [u8]>::to(&self.place.into).partition(self.place.partition).key(key);
-        let record = match value {
-            Some(value) => record.payload(value),
-            None => record,
-        };
-        self.send(record, wanted)
+        self.send(record(&self.place.into, self.place.partition, key, value), wanted)
     }
 
-    /// Adds a record to another topic of one partition.
+    /// Adds a record to another topic of one partition; `None` is a tombstone.
     ///
     /// # Errors
     /// As [`Changelog::put`].
@@ -128,10 +131,10 @@ impl Changelog {
         &mut self,
         topic: &str,
         key: &[u8],
-        value: &[u8],
+        value: Option<&[u8]>,
         wanted: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
-        self.send(BaseRecord::<[u8], [u8]>::to(topic).partition(0).key(key).payload(value), wanted)
+        self.send(record(topic, 0, key, value), wanted)
     }
 
     fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>, wanted: &dyn Fn() -> bool) -> Result<(), Error> {

@@ -13,10 +13,11 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::notice::Said;
-use super::record::{ALERT, DELIVERY, GROUP, INCIDENT, Record};
+use super::record::{ALERT, AUDIT, DECISION, DELIVERY, GROUP, INCIDENT, Record};
 
 /// What brings a database from each version to the next. Never changed once released; a new version is added at the end.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE place (one INTEGER PRIMARY KEY CHECK (one = 1), topic TEXT NOT NULL, next_offset INTEGER NOT NULL,
         at_ms INTEGER NOT NULL) STRICT;
     CREATE TABLE incidents (id TEXT PRIMARY KEY, n INTEGER NOT NULL, account TEXT NOT NULL, tenant TEXT NOT NULL,
@@ -35,7 +36,19 @@ const MIGRATIONS: [&str; 1] = ["
         PRIMARY KEY (endpoint, id)) STRICT, WITHOUT ROWID;
     CREATE INDEX deliveries_by_incident ON deliveries (incident, n);
     CREATE INDEX deliveries_by_state ON deliveries (state, n);
-"];
+",
+    "
+    CREATE TABLE decisions (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, scope TEXT NOT NULL, name TEXT NOT NULL,
+        incident TEXT, until_ms INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
+    CREATE INDEX decisions_by_name ON decisions (name, n);
+    CREATE TABLE audit (n INTEGER PRIMARY KEY, who TEXT NOT NULL, what TEXT NOT NULL, incident TEXT, account TEXT,
+        json TEXT NOT NULL) STRICT;
+    CREATE INDEX audit_by_incident ON audit (incident, n);
+    CREATE INDEX audit_by_account ON audit (account, n);
+    -- What was read before these tables were there is read again.
+    DELETE FROM place;
+",
+];
 
 /// How long a statement waits for another process that holds the file, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
@@ -198,7 +211,10 @@ impl Index {
     /// Where it cannot be written.
     pub fn clear(&mut self) -> Result<(), Error> {
         self.connection
-            .execute_batch("BEGIN; DELETE FROM place; DELETE FROM incidents; DELETE FROM alerts; DELETE FROM deliveries; DELETE FROM groups; COMMIT")
+            .execute_batch(
+                "BEGIN; DELETE FROM place; DELETE FROM incidents; DELETE FROM alerts; DELETE FROM deliveries;
+                DELETE FROM groups; DELETE FROM decisions; DELETE FROM audit; COMMIT",
+            )
             .map_err(|e| self.failed(e))
     }
 
@@ -246,9 +262,26 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
             } else if let Some((endpoint, id)) = key.strip_prefix(GROUP).and_then(|k| k.split_once('/')) {
                 t.prepare_cached("DELETE FROM groups WHERE endpoint = ?1 AND id = ?2")
                     .and_then(|mut s| s.execute([endpoint, id]))
+            } else if let Some(id) = key.strip_prefix(DECISION) {
+                t.prepare_cached("DELETE FROM decisions WHERE id = ?1").and_then(|mut s| s.execute([id]))
+            } else if let Some(n) = key.strip_prefix(AUDIT).and_then(|n| n.parse::<i64>().ok()) {
+                t.prepare_cached("DELETE FROM audit WHERE n = ?1").and_then(|mut s| s.execute([n]))
             } else {
                 return Ok(());
             }
+        }
+        Record::Decision(d) => {
+            let json = serde_json::to_string(d)?;
+            let until_ms = d.until.unwrap_or(d.from).0;
+            t.prepare_cached("INSERT OR REPLACE INTO decisions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)").and_then(
+                |mut s| s.execute(params![d.n as i64, d.id, d.scope.name(), d.name, d.incident, until_ms, json]),
+            )
+        }
+        Record::Audit(e) => {
+            let json = serde_json::to_string(e)?;
+            t.prepare_cached("INSERT OR REPLACE INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6)").and_then(|mut s| {
+                s.execute(params![e.n as i64, e.who, e.what, e.about.incident, e.about.account, json])
+            })
         }
         Record::Delivery(d) => {
             let (state, json) = (word(&d.state)?, serde_json::to_string(d)?);

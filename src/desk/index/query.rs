@@ -25,6 +25,10 @@ pub struct Incidents {
     pub account: Option<String>,
     /// The customer.
     pub tenant: Option<String>,
+    /// Whether somebody looks after it.
+    pub acknowledged: Option<bool>,
+    /// Whether it was said what it was.
+    pub resolved: Option<bool>,
     /// Those that began before this cursor: pages go from the newest to the oldest.
     pub before: Option<i64>,
     /// How many; 100.
@@ -61,6 +65,42 @@ pub struct Deliveries {
     pub incident: Option<String>,
     /// With this webhook id.
     pub id: Option<String>,
+    /// Those before this cursor: pages go from the newest to the oldest.
+    pub before: Option<i64>,
+    /// How many; 100.
+    pub limit: Option<u32>,
+}
+
+/// Which decisions. What is absent is not asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decisions {
+    /// `account`, `tenant`, `domain` or `network`.
+    pub scope: Option<String>,
+    /// About which one, as folded.
+    pub name: Option<String>,
+    /// Of this incident.
+    pub incident: Option<String>,
+    /// Whether they stand at this moment, or will.
+    pub standing: Option<bool>,
+    /// Those made before this cursor: pages go from the newest to the oldest.
+    pub before: Option<i64>,
+    /// How many; 100.
+    pub limit: Option<u32>,
+}
+
+/// Which lines of the audit. What is absent is not asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// Of this person or program.
+    pub who: Option<String>,
+    /// What was done.
+    pub what: Option<String>,
+    /// About this incident.
+    pub incident: Option<String>,
+    /// About this account, as folded.
+    pub account: Option<String>,
     /// Those before this cursor: pages go from the newest to the oldest.
     pub before: Option<i64>,
     /// How many; 100.
@@ -117,7 +157,7 @@ fn raw(json: String) -> Result<Box<RawValue>, rusqlite::Error> {
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(e)))
 }
 
-fn clauses(texts: [(&'static str, &Option<String>); 4]) -> Vec<(&'static str, Value)> {
+fn clauses<const N: usize>(texts: [(&'static str, &Option<String>); N]) -> Vec<(&'static str, Value)> {
     texts.into_iter().filter_map(|(clause, text)| Some((clause, Value::Text(text.clone()?)))).collect()
 }
 
@@ -132,6 +172,9 @@ pub fn incidents(c: &Connection, q: &Incidents) -> Result<Page, rusqlite::Error>
         ("account =", &q.account),
         ("tenant =", &q.tenant),
     ]);
+    let has = |clause, is: Option<bool>| is.map(|is| (clause, Value::Integer(is.into())));
+    wanted.extend(has("(json_extract(json, '$.acknowledged') IS NOT NULL) =", q.acknowledged));
+    wanted.extend(has("(json_extract(json, '$.resolved') IS NOT NULL) =", q.resolved));
     wanted.extend(q.before.map(|n| ("n <", Value::Integer(n))));
     page(c, "incidents", "DESC", wanted, q.limit)
 }
@@ -160,6 +203,39 @@ pub fn deliveries(c: &Connection, q: &Deliveries) -> Result<Page, rusqlite::Erro
         clauses([("endpoint =", &q.endpoint), ("state =", &q.state), ("incident =", &q.incident), ("id =", &q.id)]);
     wanted.extend(q.before.map(|n| ("n <", Value::Integer(n))));
     page(c, "deliveries", "DESC", wanted, q.limit)
+}
+
+/// A page of decisions, newest first; `now_ms` says which stand.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn decisions(c: &Connection, q: &Decisions, now_ms: i64) -> Result<Page, rusqlite::Error> {
+    let mut wanted = clauses([("scope =", &q.scope), ("name =", &q.name), ("incident =", &q.incident)]);
+    let standing = q.standing.map(|standing| if standing { "until_ms >" } else { "until_ms <=" });
+    wanted.extend(standing.map(|clause| (clause, Value::Integer(now_ms))));
+    wanted.extend(q.before.map(|n| ("n <", Value::Integer(n))));
+    page(c, "decisions", "DESC", wanted, q.limit)
+}
+
+/// One decision; `None` where it is not known.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn decision(c: &Connection, id: &str) -> Result<Option<Box<RawValue>>, rusqlite::Error> {
+    let found: Option<String> =
+        c.prepare_cached("SELECT json FROM decisions WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
+    found.map(raw).transpose()
+}
+
+/// A page of the audit, newest first.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn audit(c: &Connection, q: &Audit) -> Result<Page, rusqlite::Error> {
+    let mut wanted =
+        clauses([("who =", &q.who), ("what =", &q.what), ("incident =", &q.incident), ("account =", &q.account)]);
+    wanted.extend(q.before.map(|n| ("n <", Value::Integer(n))));
+    page(c, "audit", "DESC", wanted, q.limit)
 }
 
 /// One incident, and its alerts as they were written; `None` where it is not known.
