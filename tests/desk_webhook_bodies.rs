@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use desk_webhook_support::{AT, alert, endpoint, every, grouped, keys};
 use mailfuse::core::alert::{AlertKind, RelayShare, Severity};
 use mailfuse::desk::webhook::body::{IncidentState, Message, What, prepare, render};
+use mailfuse::desk::webhook::digest::{Digest, TenantShare, Worst};
 use mailfuse::desk::webhook::grouping::{STORM_LANE, Storm, Top};
 use mailfuse::desk::webhook::settings::{BODY_BYTES_MIN, Endpoint, Format};
 use mailfuse::desk::webhook::sign::verify;
@@ -46,6 +47,43 @@ fn storm(account: &str) -> Message {
     }
 }
 
+fn digest(account: &str) -> Message {
+    let digest = Digest {
+        first_seq: 41,
+        due: AT,
+        first_ts: Timestamp(AT.0 - 80_000_000),
+        last_ts: Timestamp(AT.0 - 1000),
+        severity: Severity::Critical,
+        critical: 40,
+        warning: 300,
+        open: 12,
+        earlier_escalated: 1,
+        earlier_over: 3,
+        kinds: BTreeMap::from([("account.flagged".into(), 340), ("campaign".into(), 1)]),
+        tenants: (0..20).map(|n| TenantShare { tenant: format!("{account}{n}"), critical: n, warning: 2 }).collect(),
+        other_tenants: 110,
+        top: (0..10)
+            .map(|n| Worst {
+                account: format!("{account}{n}"),
+                tenant: account.into(),
+                incident: format!("in-{n}"),
+                severity: Severity::Critical,
+                recipients: 1000 - n,
+                open: n < 5,
+            })
+            .collect(),
+    };
+    Message {
+        id: "msg_digest".into(),
+        kind: "digest".into(),
+        at: digest.due,
+        severity: digest.severity,
+        incident: digest.incident(),
+        link: "https://desk.example/v1/alerts?after=40".into(),
+        what: What::Digest(Box::new(digest)),
+    }
+}
+
 fn notice(account: &str) -> Message {
     Message {
         kind: "stream.anomaly".into(),
@@ -80,6 +118,7 @@ fn messages(account: &str) -> Vec<Message> {
         grouped(&[Flagged, Escalated, Cleared], IncidentState::Cleared, Critical, account),
         grouped(&[Flagged; 30], IncidentState::Open, Warning, account),
         storm(account),
+        digest(account),
         notice(account),
         Message { link: String::new(), ..every(Flagged, Warning, account) },
     ]

@@ -8,7 +8,8 @@ use super::index::query;
 use super::notice::Said;
 use super::record::{DELIVERY, GROUP, Record};
 use super::webhook::body::{Counts, Incident, IncidentState, Message, What};
-use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, STORM_LANE, Told};
+use super::webhook::digest::CLOCKS_MS;
+use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, STORM_LANE, Told, alerts_since};
 use super::webhook::outbox::{Limits, NotAdded, Outbox};
 use super::webhook::outcome::Outcome;
 use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, EndpointRecord, State};
@@ -79,7 +80,7 @@ impl Deliveries {
 
     /// Everything is in. Returns the ids of the alerts that messages which wait are made of, and of how many such messages: to be
     /// given back with [`Deliveries::give`].
-    pub fn restored(&mut self) -> HashMap<String, usize> {
+    pub fn restored(&mut self, now_ms: i64) -> HashMap<String, usize> {
         let mut unknown = BTreeMap::<String, usize>::new();
         for (key, record) in std::mem::take(&mut self.restoring) {
             if record.state == State::Pending {
@@ -99,6 +100,11 @@ impl Deliveries {
                 messages,
                 "messages wait for an endpoint that is configured no more: they are not sent"
             );
+        }
+        for group in self.groups.values().filter(|group| matches!(group.holds, Holds::Digest(_))) {
+            if self.outbox.reopen(&group.endpoint, &group.id, now_ms.saturating_add(CLOCKS_MS)) {
+                self.grouping.restore(group);
+            }
         }
         let mut wanting = HashMap::new();
         for id in self.groups.values().flat_map(alerts_of) {
@@ -132,25 +138,26 @@ impl Deliveries {
             let not_before_ms = endpoint.not_before_ms(severity(said), now_ms);
             let kind = kind(said);
             let news = news(said, &name, &kind, n, knows, not_before_ms);
-            let (delivery, group) = match deliver {
+            let plan = match deliver {
                 Deliver::Every => {
                     let delivery = grouping::every(&news, now_ms);
                     let holds =
                         Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
                     let group = Group { v: 1, endpoint: name.clone(), id: delivery.id.clone(), holds };
-                    (Some(delivery), group)
+                    Plan::New { delivery, group }
                 }
-                Deliver::Grouped => match self.grouping.add(&news, now_ms, &self.outbox) {
-                    Plan::New { delivery, group } => (Some(delivery), group),
-                    Plan::Folded { group, not_before_ms } => {
-                        let changed = self.outbox.hasten(&name, &group.id, not_before_ms);
-                        records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
-                        (None, group)
-                    }
-                },
+                Deliver::Grouped => self.grouping.add(&news, now_ms, &self.outbox),
+                Deliver::Digest => self.grouping.digest(&news, now_ms, &self.outbox),
             };
-            let in_storm = matches!(group.holds, Holds::Storm(_));
-            told.insert(name, if in_storm && knows != Told::Itself { Told::InStorm } else { Told::Itself });
+            let (delivery, group) = match plan {
+                Plan::New { delivery, group } => (Some(delivery), group),
+                Plan::Folded { group, not_before_ms } => {
+                    let changed = self.outbox.hasten(&name, &group.id, not_before_ms);
+                    records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
+                    (None, group)
+                }
+            };
+            told.insert(name, group.tells(knows));
             self.hold(&group, said);
             if let Some(delivery) = delivery {
                 records.push(Record::Delivery(Box::new(self.add(delivery))));
@@ -235,7 +242,7 @@ impl Deliveries {
             for said in alerts {
                 self.hold(&group, &Arc::new(said));
             }
-            // A storm has no alerts to hold.
+            // A storm and a digest have no alerts to hold.
             self.groups.insert((group.endpoint.clone(), group.id.clone()), group);
         }
         Some(self.recorded(vec![change], now_ms))
@@ -328,6 +335,15 @@ impl Deliveries {
                 link: if self.link.is_empty() { String::new() } else { storm.link(&self.link) },
                 what: What::Storm(storm.clone()),
             },
+            (Some(Holds::Digest(digest)), _) => Message {
+                id,
+                kind: "digest".to_owned(),
+                at: digest.due,
+                severity: digest.severity,
+                incident: digest.incident(),
+                link: if self.link.is_empty() { String::new() } else { alerts_since(&self.link, digest.first_seq) },
+                what: What::Digest(Box::new(digest.clone())),
+            },
             (_, Some(Said::Account(last))) => Message {
                 id,
                 kind: kind(parts[parts.len() - 1]),
@@ -383,7 +399,7 @@ fn endpoint(record: EndpointRecord) -> Record {
 fn alerts_of(group: &Group) -> std::slice::Iter<'_, String> {
     match &group.holds {
         Holds::Incident { alerts, .. } => alerts.iter(),
-        Holds::Storm(_) => [].iter(),
+        Holds::Storm(_) | Holds::Digest(_) => [].iter(),
     }
 }
 

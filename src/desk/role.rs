@@ -267,7 +267,7 @@ impl<'a> Active<'a> {
             })?;
         }
         book.restored();
-        let wanting = deliveries.restored();
+        let wanting = deliveries.restored(now_ms());
         if !wanting.is_empty() {
             // What waits to be delivered is little of what there is: it is read again rather than kept in mind.
             reader.read(&t.desk, 0, low, &ours, &mut |message| {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::alert::{Pattern, Severity};
 use crate::desk::webhook::address::not_public;
-use crate::desk::webhook::settings::{BadSettings as BadEndpoint, Deliver, Endpoint, QuietHours, Url};
+use crate::desk::webhook::settings::{BadSettings as BadEndpoint, Deliver, DigestAt, Endpoint, QuietHours, Url};
 
 /// An environment variable that may hold a password begins so; the mailbox's name follows, see [`Mailbox::password_variable`].
 pub const PASSWORD_VARIABLE_PREFIX: &str = "MAILFUSE_MAIL_PASSWORD_";
@@ -41,8 +41,10 @@ pub struct Mailbox {
     pub password_file: String,
     /// Certificates of authorities that the smart host is trusted by, PEM. Empty: the system's.
     pub ca_file: String,
-    /// Each alert, or one mail an incident.
+    /// Each alert, one mail an incident, or one a day.
     pub deliver: Deliver,
+    /// With `deliver = "digest"`: when.
+    pub digest_at: DigestAt,
     /// The least severity that is sent.
     pub min_severity: Severity,
     /// Kinds that are sent (`account.flagged`, …). Empty: all.
@@ -85,6 +87,7 @@ impl Default for Mailbox {
             password_file: String::new(),
             ca_file: String::new(),
             deliver: routing.deliver,
+            digest_at: routing.digest_at,
             min_severity: routing.min_severity,
             kinds: routing.kinds,
             tenants: routing.tenants,
@@ -238,6 +241,7 @@ impl Mailbox {
             name: self.name.clone(),
             url: Url(format!("smtp://{}", self.smart_host)),
             deliver: self.deliver,
+            digest_at: self.digest_at.clone(),
             min_severity: self.min_severity,
             kinds: self.kinds.clone(),
             tenants: self.tenants.clone(),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::core::alert::{Action, Alert, AlertKind, Evidence, Pattern, Severity};
 use crate::event::Timestamp;
 
+use super::digest::{Digest, Worst};
 use super::grouping::Storm;
 use super::settings::{Endpoint, Format};
 use super::sign::{self, Keys};
@@ -19,7 +20,7 @@ use super::{alertmanager, native, pagerduty, slack};
 pub struct Message {
     /// The webhook id.
     pub id: String,
-    /// `account.flagged`, …: the newest alert's kind; `storm`; of [`What::Other`] its own.
+    /// `account.flagged`, …: the newest alert's kind; `storm`; `digest`; of [`What::Other`] its own.
     pub kind: String,
     /// Event time of what is said.
     pub at: Timestamp,
@@ -42,6 +43,8 @@ pub enum What {
     Incident(Box<Incident>),
     /// Many incidents at once.
     Storm(Storm),
+    /// A day (`deliver = "digest"`).
+    Digest(Box<Digest>),
     /// Anything else: a campaign, an anomaly of the stream, a test.
     Other {
         /// A sentence.
@@ -261,6 +264,7 @@ impl Face {
                 face.escalated |= incident.alerts.iter().any(|alert| alert.kind == AlertKind::Escalated);
             }
             What::Storm(storm) => face.of_storm(storm),
+            What::Digest(digest) => face.of_digest(digest),
             What::Other { summary, over, .. } => {
                 face.title = clean(summary, SENTENCE_CHARS);
                 face.state = if *over { IncidentState::Cleared } else { IncidentState::Open };
@@ -318,6 +322,38 @@ impl Face {
         ];
         let kinds = storm.kinds.iter().map(|(kind, n)| format!("{} {}", number(*n), clean(kind, 64)));
         self.facts.push(("Kinds", kinds.collect::<Vec<_>>().join(", ")));
+    }
+
+    fn of_digest(&mut self, digest: &Digest) {
+        self.title = format!("Digest: {}", digest.summary());
+        self.since = digest.first_ts;
+        let line = |worst: &Worst| {
+            let (account, tenant) = (clean(&worst.account, NAME_CHARS), clean(&worst.tenant, NAME_CHARS));
+            let (recipients, state) = (number(worst.recipients), if worst.open { "open" } else { "over" });
+            format!("{account} ({tenant}): {recipients} recipients, {}, {state}", severity(worst.severity))
+        };
+        self.lines = digest.top.iter().map(line).collect();
+        let mut customers = digest.tenants_by_incidents();
+        customers.truncate(LISTED_MAX);
+        let shown: u64 = customers.iter().map(|share| share.critical + share.warning).sum();
+        let mut listed: Vec<String> = customers
+            .iter()
+            .map(|share| format!("{} {}", number(share.critical + share.warning), clean(&share.tenant, 60)))
+            .collect();
+        if digest.begun() > shown {
+            listed.push(format!("{} of others", number(digest.begun() - shown)));
+        }
+        self.facts = vec![
+            ("Since", digest.first_ts.to_string()),
+            ("Until", digest.last_ts.to_string()),
+            ("Critical", number(digest.critical)),
+            ("Warnings", number(digest.warning)),
+            ("Still open", number(digest.open)),
+            ("Customers", listed.join(", ")),
+        ];
+        let kinds = digest.kinds.iter().map(|(kind, n)| format!("{} {}", number(*n), clean(kind, 64)));
+        self.facts.push(("Kinds", kinds.collect::<Vec<_>>().join(", ")));
+        self.facts.retain(|(_, value)| !value.is_empty());
     }
 
     /// Leaves out what is missed least; false where nothing is left that can be.

@@ -195,7 +195,8 @@ impl Lanes {
     /// Makes everything due now, except what is held.
     pub(super) fn all_due(&mut self, now_ms: i64) {
         for lane in self.lanes.values_mut() {
-            lane.items.values_mut().for_each(|item| item.next_ms = item.next_ms.min(now_ms));
+            // What is recorded of one that is held must still say until when.
+            lane.items.values_mut().for_each(|i| i.next_ms = i.next_ms.min(now_ms.max(i.delivery.not_before_ms)));
         }
         self.ready = self.lanes.iter().filter_map(|(incident, lane)| lane.ready(incident)).collect();
     }

@@ -1,6 +1,7 @@
 //! The body of Standard Webhooks: `{"type", "timestamp", "data"}`, and `"truncated": true` where something did not fit.
 //!
-//! `data` is the alert (`schemas/alert.schema.json`); for `grouped` the incident as it stands, or a storm.
+//! `data` is the alert (`schemas/alert.schema.json`); for `grouped` the incident as it stands, or a storm; for
+//! `digest` the [`super::digest::Digest`].
 
 use serde_json::{Map, Value, json};
 
@@ -62,6 +63,11 @@ fn data(message: &Message) -> Result<Value, serde_json::Error> {
             data["link"] = json!(message.link);
             data
         }
+        What::Digest(digest) => {
+            let mut data = serde_json::to_value(digest)?;
+            data["link"] = json!(message.link);
+            data
+        }
         What::Other { summary, over, data } => json!({
             "incident": message.incident,
             "severity": message.severity,
@@ -98,6 +104,11 @@ const STEPS: &[fn(&mut Message)] = &[
         if let What::Storm(storm) = &mut m.what {
             storm.top.truncate(3);
         }
+        if let What::Digest(digest) = &mut m.what {
+            digest.top.truncate(3);
+            let rest = digest.tenants.split_off(digest.tenants.len().min(5));
+            digest.other_tenants += rest.iter().map(|share| share.critical + share.warning).sum::<u64>();
+        }
     },
     |m| {
         names(m, 120);
@@ -117,7 +128,7 @@ fn each(message: &mut Message, change: impl Fn(&mut Alert)) {
     match &mut message.what {
         What::Alert(alert) => change(alert),
         What::Incident(incident) => incident.alerts.iter_mut().for_each(change),
-        What::Storm(_) | What::Other { .. } => {}
+        What::Storm(_) | What::Digest(_) | What::Other { .. } => {}
     }
 }
 
@@ -151,6 +162,13 @@ fn names(message: &mut Message, bytes_max: usize) {
             cut_json(&mut top.account, bytes_max);
             cut_json(&mut top.tenant, bytes_max);
         }),
+        What::Digest(digest) => {
+            digest.top.iter_mut().for_each(|worst| {
+                cut_json(&mut worst.account, bytes_max);
+                cut_json(&mut worst.tenant, bytes_max);
+            });
+            digest.tenants.iter_mut().for_each(|share| cut_json(&mut share.tenant, bytes_max));
+        }
         What::Other { summary, .. } => cut_json(summary, 3 * bytes_max),
     }
 }
