@@ -2,14 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
+use std::sync::Arc;
+
 use mailfuse::core::alert::{Alert, AlertKind};
 use mailfuse::core::decision::{Decisions, What};
 use mailfuse::core::scope::Scope;
 use mailfuse::desk::book::Book;
+use mailfuse::desk::deliver::Deliveries;
 use mailfuse::desk::feedback::ledger::{Done, LEAD_MS, Ledger, STAYS_MS};
 use mailfuse::desk::feedback::record::{Action, Kind, Resolution, Whom};
 use mailfuse::desk::feedback::wish::{Asked, NewAction, NewDecision, Refused, Wish};
+use mailfuse::desk::notice::Said;
 use mailfuse::desk::record::{Record, State};
+use mailfuse::desk::webhook::body::{Message, render};
+use mailfuse::desk::webhook::outcome::Outcome;
+use mailfuse::desk::webhook::settings::{Endpoint, Format};
+use mailfuse::desk::webhook::sign::{Keys, Token};
 use mailfuse::event::Timestamp;
 
 const NOW: i64 = 1_790_000_000_000;
@@ -324,4 +332,67 @@ fn what_others_did_stands_at_the_incident_and_in_the_audit() {
     for nobody in [act(Action::AccountStopped, None, None), act(Action::RelayPulled, Some("a@b.example"), None)] {
         assert!(matches!(desk.ask(Wish::Act(nobody), NOW), Err(Refused::Invalid(_))));
     }
+}
+
+#[test]
+fn whoever_was_told_of_an_incident_is_told_that_somebody_looks_after_it() {
+    let endpoint = |name: &str, format| Endpoint { name: name.to_owned(), format, ..Endpoint::default() };
+    let endpoints = [
+        endpoint("duty", Format::Pagerduty),
+        endpoint("chat", Format::Slack),
+        endpoint("manager", Format::Alertmanager),
+        Endpoint { kinds: vec!["campaign".to_owned()], ..endpoint("campaigns", Format::Native) },
+        Endpoint { kinds: vec!["account.flagged".to_owned()], ..endpoint("flags", Format::Native) },
+    ];
+    let mut desk = Desk::new();
+    let mut deliveries = Deliveries::new(&endpoints, "");
+    let line = include_str!("../schemas/examples/alerts.jsonl").lines().next().unwrap();
+    let said = Arc::new(Said::Account(Box::new(serde_json::from_str(line).unwrap())));
+    let mut told = Default::default();
+    deliveries.take(&said, 0, &mut told, NOW);
+    desk.book.tell(&desk.incident, told);
+    // It is acknowledged before anything was sent.
+    let wish = Wish::Acknowledge { incident: desk.incident.clone(), note: Some("I call".to_owned()) };
+    let done = desk.ask(wish, NOW + 1).unwrap();
+    let incident = desk.book.incident(done.acknowledged.as_ref().unwrap()).unwrap();
+    let records = deliveries.acknowledged(incident, incident.acknowledged.as_ref().unwrap(), NOW + 1);
+    let mut sent: Vec<(String, Message)> = Vec::new();
+    let mut now_ms = NOW + 100_000;
+    loop {
+        let due = deliveries.due(now_ms);
+        if due.is_empty() {
+            break;
+        }
+        for (attempt, message) in due {
+            deliveries.done(attempt.attempt, &Outcome::Delivered { status: 200 }, now_ms, &mut || 0);
+            sent.push((attempt.endpoint, message));
+        }
+        now_ms += 1;
+    }
+    let of = |name: &str| sent.iter().filter(|(e, _)| e == name).map(|(_, m)| &*m.kind).collect::<Vec<_>>();
+    for name in ["duty", "chat"] {
+        assert_eq!(of(name), ["account.flagged", "incident.acknowledged"], "{name}: the alert comes first");
+    }
+    assert_eq!(of("manager"), ["account.flagged"], "an alert manager knows alerts only");
+    assert_eq!(of("flags"), ["account.flagged"], "it wanted flags");
+    assert_eq!(of("campaigns"), [""; 0]);
+    let body = |n: usize| {
+        let (_, message) = sent.iter().filter(|(e, _)| e == "duty").nth(n).unwrap();
+        let keys = Keys { signing: Vec::new(), routing_key: Some(Token::new(&"r".repeat(32)).unwrap()) };
+        let bytes = render(&endpoints[0], &keys, message).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()
+    };
+    assert_eq!((&body(0)["event_action"], &body(1)["event_action"]), (&"trigger".into(), &"acknowledge".into()));
+    assert_eq!(body(0)["dedup_key"], body(1)["dedup_key"]);
+    // Whoever takes over sends the same message under the same id.
+    let mut other = Deliveries::new(&endpoints, "");
+    for record in &records {
+        let read = Record::read(record.key().as_bytes(), record.value().unwrap().as_deref()).unwrap();
+        other.restore(&read);
+    }
+    other.restored(NOW);
+    let again: Vec<_> = other.due(NOW + 100_000).into_iter().map(|(a, m)| (a.endpoint, m)).collect();
+    let first: Vec<_> = sent.iter().filter(|(_, m)| m.kind == "incident.acknowledged").cloned().collect();
+    assert_eq!(again.len(), 2);
+    assert!(again.iter().all(|one| first.contains(one)), "{again:?}");
 }

@@ -167,11 +167,10 @@ fn campaign() -> Message {
         }],
         relays: vec![],
         action: Action::SuspendAccount,
-        exempt: None,
         by: "mailfuse 0.1.0".into(),
     };
     let summary = notice.evidence[0].text.clone();
-    let what = What::Other { summary, over: false, data: serde_json::to_value(notice).unwrap() };
+    let what = What::Other { summary, state: IncidentState::Open, data: serde_json::to_value(notice).unwrap() };
     Message {
         kind: "campaign".into(),
         incident: "c-1".into(),
@@ -312,7 +311,11 @@ fn storms_campaigns_and_tests_are_mails_too() {
     for said in ["u15@example.org", "and 14 more", "within 10 min: 30 observed, 0.1 expected, 3 would have sufficed"] {
         assert!(text.contains(said), "{said}: {text}");
     }
-    let what = What::Other { summary: "A test, nothing is wrong.".into(), over: true, data: serde_json::Value::Null };
+    let what = What::Other {
+        summary: "A test, nothing is wrong.".into(),
+        state: IncidentState::Cleared,
+        data: serde_json::Value::Null,
+    };
     let test = mail(&Message {
         kind: "test".into(),
         what,
@@ -368,7 +371,11 @@ fn hostile_names_stay_text() {
             digest.tenants.iter_mut().for_each(|share| share.tenant.clone_from(&name));
             digest.kinds = (0..32).map(|n| (format!("{name}{n}"), 1)).collect();
         }
-        let other = What::Other { summary: name.clone(), over: false, data: serde_json::json!({ &name: &name }) };
+        let other = What::Other {
+            summary: name.clone(),
+            state: IncidentState::Open,
+            data: serde_json::json!({ &name: &name }),
+        };
         let mut campaign = campaign();
         if let What::Other { summary, data, .. } = &mut campaign.what {
             *summary = name.clone();

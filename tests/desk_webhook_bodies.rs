@@ -89,7 +89,7 @@ fn notice(account: &str) -> Message {
         kind: "stream.anomaly".into(),
         what: What::Other {
             summary: format!("Refusals of all accounts at once, {account} first"),
-            over: false,
+            state: IncidentState::Open,
             data: json!({ "accounts": vec![account; 20] }),
         },
         ..every(AlertKind::Flagged, Severity::Warning, account)

@@ -4,20 +4,24 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::feedback::record::Word;
 use super::index::query;
 use super::notice::Said;
-use super::record::{DELIVERY, GROUP, Record};
+use super::record::{self, DELIVERY, GROUP, Record};
 use super::webhook::body::{Counts, Incident, IncidentState, Message, What};
 use super::webhook::digest::CLOCKS_MS;
-use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, STORM_LANE, Told, alerts_since};
+use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, STORM_LANE, Taken, Told, alerts_since};
 use super::webhook::outbox::{Limits, NotAdded, Outbox};
 use super::webhook::outcome::Outcome;
 use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, EndpointRecord, State};
-use super::webhook::settings::{Deliver, Endpoint, Facts};
+use super::webhook::settings::{Deliver, Endpoint, Facts, Format};
+use super::webhook::sign::webhook_id;
 use crate::core::alert::{Alert, AlertKind, Severity};
 
 /// Messages that wait at an endpoint; beyond them alerts wait in their topic.
 pub const PENDING_MAX: usize = 10_000;
+/// What a message is called that says who looks after an incident.
+pub const ACKNOWLEDGED: &str = "incident.acknowledged";
 /// An alert makes at most so many messages at an endpoint.
 const ROOM: usize = 4;
 
@@ -167,6 +171,48 @@ impl Deliveries {
         records
     }
 
+    /// Tells everybody who has had a message of an incident that somebody looks after it. Returns what must be recorded.
+    pub fn acknowledged(&mut self, incident: &record::Incident, word: &Word, now_ms: i64) -> Vec<Record> {
+        let mut records = Vec::new();
+        for i in 0..self.endpoints.len() {
+            let endpoint = &self.endpoints[i];
+            let (tenant, pattern) = (Some(&*incident.tenant), Some(incident.pattern));
+            let facts = Facts { kind: ACKNOWLEDGED, severity: incident.severity, tenant, pattern };
+            let knows = incident.told.get(&endpoint.name) == Some(&Told::Itself);
+            // An alert manager knows alerts, not who looks after them.
+            if !knows || endpoint.format == Format::Alertmanager || !endpoint.wants(&facts, true) {
+                continue;
+            }
+            let delivery = Delivery {
+                endpoint: endpoint.name.clone(),
+                id: webhook_id(&endpoint.name, &format!("acknowledged {}", incident.id)),
+                incident: incident.id.clone(),
+                seq: incident.alerts.last().map_or(0, |s| s.n),
+                created_ms: now_ms,
+                not_before_ms: endpoint.not_before_ms(incident.severity, now_ms),
+            };
+            let taken = Taken {
+                incident: incident.id.clone(),
+                account: incident.account.clone(),
+                tenant: incident.tenant.clone(),
+                severity: incident.severity,
+                by: word.by.clone(),
+                at: word.at,
+                note: word.note.clone(),
+            };
+            let group = Group {
+                v: 1,
+                endpoint: delivery.endpoint.clone(),
+                id: delivery.id.clone(),
+                holds: Holds::Taken(taken),
+            };
+            self.groups.insert((group.endpoint.clone(), group.id.clone()), group.clone());
+            records.push(Record::Delivery(Box::new(self.add(delivery))));
+            records.push(Record::Group(Box::new(group)));
+        }
+        records
+    }
+
     fn add(&mut self, delivery: Delivery) -> DeliveryRecord {
         let record = DeliveryRecord::new(&delivery);
         if let Err(NotAdded::Full { .. }) = self.outbox.add(delivery) {
@@ -242,7 +288,7 @@ impl Deliveries {
             for said in alerts {
                 self.hold(&group, &Arc::new(said));
             }
-            // A storm and a digest have no alerts to hold.
+            // Not all have alerts to hold.
             self.groups.insert((group.endpoint.clone(), group.id.clone()), group);
         }
         Some(self.recorded(vec![change], now_ms))
@@ -344,6 +390,19 @@ impl Deliveries {
                 link: if self.link.is_empty() { String::new() } else { alerts_since(&self.link, digest.first_seq) },
                 what: What::Digest(Box::new(digest.clone())),
             },
+            (Some(Holds::Taken(taken)), _) => Message {
+                id,
+                kind: ACKNOWLEDGED.to_owned(),
+                at: taken.at,
+                severity: taken.severity,
+                incident: taken.incident.clone(),
+                link: self.link_to(&taken.incident),
+                what: What::Other {
+                    summary: taken.summary(),
+                    state: IncidentState::Acknowledged,
+                    data: serde_json::to_value(taken).unwrap_or_default(),
+                },
+            },
             (_, Some(Said::Account(last))) => Message {
                 id,
                 kind: kind(parts[parts.len() - 1]),
@@ -366,7 +425,7 @@ impl Deliveries {
                 link: if self.link.is_empty() { String::new() } else { format!("{}/v1/alerts", self.link) },
                 what: What::Other {
                     summary: notice.evidence.first().map(|r| r.text.clone()).unwrap_or_default(),
-                    over: false,
+                    state: IncidentState::Open,
                     data: serde_json::to_value(notice).unwrap_or_default(),
                 },
             },
@@ -380,7 +439,7 @@ impl Deliveries {
                 link: self.link_to(&attempt.incident),
                 what: What::Other {
                     summary: format!("incident {}: its alerts are not stored any more", attempt.incident),
-                    over: false,
+                    state: IncidentState::Open,
                     data: serde_json::Value::Null,
                 },
             },
@@ -399,7 +458,7 @@ fn endpoint(record: EndpointRecord) -> Record {
 fn alerts_of(group: &Group) -> std::slice::Iter<'_, String> {
     match &group.holds {
         Holds::Incident { alerts, .. } => alerts.iter(),
-        Holds::Storm(_) | Holds::Digest(_) => [].iter(),
+        Holds::Storm(_) | Holds::Digest(_) | Holds::Taken(_) => [].iter(),
     }
 }
 

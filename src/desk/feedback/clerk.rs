@@ -65,7 +65,12 @@ impl Clerk {
             wish => self.ledger.take(wish, &who, book, now_ms),
         };
         match done {
-            Ok(done) => {
+            Ok(mut done) => {
+                if let Some(incident) = done.acknowledged.and_then(|id| book.incident(&id))
+                    && let Some(word) = &incident.acknowledged
+                {
+                    done.records.extend(deliveries.acknowledged(incident, word, now_ms));
+                }
                 self.keys.extend(done.control);
                 self.replies.push((reply, done.answer));
                 done.records
@@ -96,7 +101,7 @@ impl Clerk {
             _ => return Err(Refused::Invalid("that is not about deliveries".to_owned())),
         };
         let word = Word { by: who.to_owned(), at: Timestamp(now_ms), note: None };
-        let mut done = Done { records, control: Vec::new(), answer: json!({ "status": "accepted" }) };
+        let mut done = Done { records, ..Done::of_nothing(json!({ "status": "accepted" })) };
         done.records.push(self.ledger.audit(what, about, &word));
         Ok(done)
     }

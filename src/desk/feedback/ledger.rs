@@ -48,6 +48,8 @@ pub struct Done {
     pub records: Vec<Record>,
     /// Keys of the control records that must be written anew: [`Ledger::control`].
     pub control: Vec<String>,
+    /// The incident that somebody looks after from now on.
+    pub acknowledged: Option<String>,
     /// What whoever asked is told.
     pub answer: Value,
 }
@@ -160,7 +162,8 @@ impl Ledger {
         }
         incident.updated_ms = word.at.0;
         let line = self.audit("incident.acknowledged", about(incident), &word);
-        Ok(Done::of(incident, vec![line]))
+        let acknowledged = first.then(|| incident.id.clone());
+        Ok(Done { acknowledged, ..Done::of(incident, vec![line]) })
     }
 
     fn note(&mut self, incident: &mut Incident, word: Word) -> Result<Done, Refused> {
@@ -287,7 +290,7 @@ impl Ledger {
         self.room(&scope, 1)?;
         let control = vec![scope.key().into_owned()];
         let answer = serde_json::to_value(&decided).unwrap_or_default();
-        Ok(Done { records: self.keep(decided), control, answer })
+        Ok(Done { records: self.keep(decided), control, ..Done::of_nothing(answer) })
     }
 
     fn new_one(&self, one: &NewOne<'_>, incident: Option<&str>, word: &Word) -> Result<Decided, Refused> {
@@ -356,10 +359,11 @@ impl Ledger {
             let line = self.audit("decision.taken_back", decided.about(), &word);
             let answer = serde_json::to_value(&decided).unwrap_or_default();
             let control = decided.key().into_iter().collect();
-            return Ok(Done { records: vec![line, Record::Decision(Box::new(decided))], control, answer });
+            let records = vec![line, Record::Decision(Box::new(decided))];
+            return Ok(Done { records, control, ..Done::of_nothing(answer) });
         }
         let answer = serde_json::to_value(&*decided).unwrap_or_default();
-        Ok(Done { records: Vec::new(), control: Vec::new(), answer })
+        Ok(Done::of_nothing(answer))
     }
 
     fn act(&mut self, new: NewAction, book: &mut Book, mut word: Word) -> Result<Done, Refused> {
@@ -398,7 +402,7 @@ impl Ledger {
             _ => Value::Null,
         };
         records.push(line);
-        Ok(Done { records, control: Vec::new(), answer })
+        Ok(Done { records, ..Done::of_nothing(answer) })
     }
 
     /// The control record of a key as it should be: what others wrote there (`foreign`), and what stands by the desk or ended
@@ -465,8 +469,12 @@ impl Done {
 
     /// It is so already.
     fn nothing(incident: &Incident) -> Self {
-        let answer = serde_json::to_value(incident).unwrap_or_default();
-        Self { records: Vec::new(), control: Vec::new(), answer }
+        Self::of_nothing(serde_json::to_value(incident).unwrap_or_default())
+    }
+
+    /// Nothing but an answer.
+    pub(super) fn of_nothing(answer: Value) -> Self {
+        Self { records: Vec::new(), control: Vec::new(), acknowledged: None, answer }
     }
 }
 

@@ -85,7 +85,7 @@ impl Content {
             What::Incident(incident) => Self::of_incident(message.severity, incident),
             What::Storm(storm) => Self::of_storm(message.severity, storm),
             What::Digest(digest) => Self::of_digest(digest),
-            What::Other { summary, over, data } => Self::of_other(message, summary, *over, data),
+            What::Other { summary, state, data } => Self::of_other(message, summary, *state, data),
         };
         if !matches!(message.what, What::Digest(_)) {
             content.facts.push(("Incident", clean(&message.incident, NAME_CHARS)));
@@ -255,8 +255,12 @@ impl Content {
         }
     }
 
-    fn of_other(message: &Message, summary: &str, over: bool, data: &serde_json::Value) -> Self {
-        let badge = if over { "over" } else { severity_name(message.severity) };
+    fn of_other(message: &Message, summary: &str, state: IncidentState, data: &serde_json::Value) -> Self {
+        let badge = match state {
+            IncidentState::Open => severity_name(message.severity),
+            IncidentState::Acknowledged => "acknowledged",
+            IncidentState::Cleared => "over",
+        };
         let mut content = Self {
             subject: format!("[{badge}] {}: {}", clean(&message.kind, 40), clean(summary, 100)),
             badge,
@@ -266,7 +270,7 @@ impl Content {
         };
         // A campaign or an anomaly of the stream; of anything else the sentence is all there is for people.
         if let Ok(notice) = serde_json::from_value::<Notice>(data.clone()) {
-            content.advice = if over { "" } else { advice(notice.action) };
+            content.advice = if state == IncidentState::Cleared { "" } else { advice(notice.action) };
             let reason = |r: &crate::desk::notice::Reason| Reason {
                 text: clean(&r.text, SENTENCE_CHARS),
                 numbers: numbers(r.window_s, r.observed, r.expected, r.limit),

@@ -49,8 +49,8 @@ pub enum What {
     Other {
         /// A sentence.
         summary: String,
-        /// Whether it is over.
-        over: bool,
+        /// Where it stands.
+        state: IncidentState,
         /// The numbers, for programs.
         data: Value,
     },
@@ -265,9 +265,9 @@ impl Face {
             }
             What::Storm(storm) => face.of_storm(storm),
             What::Digest(digest) => face.of_digest(digest),
-            What::Other { summary, over, .. } => {
+            What::Other { summary, state, .. } => {
                 face.title = clean(summary, SENTENCE_CHARS);
-                face.state = if *over { IncidentState::Cleared } else { IncidentState::Open };
+                face.state = *state;
             }
         }
         face

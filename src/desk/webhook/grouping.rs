@@ -125,6 +125,37 @@ pub enum Holds {
     Storm(Storm),
     /// What happened in a day.
     Digest(Digest),
+    /// Somebody looks after an incident.
+    Taken(Taken),
+}
+
+/// Somebody looks after an incident.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Taken {
+    /// Which.
+    pub incident: String,
+    /// Its account.
+    pub account: String,
+    /// The customer.
+    pub tenant: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Who.
+    pub by: String,
+    /// Since when, by the desk's clock.
+    pub at: Timestamp,
+    /// What they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl Taken {
+    /// In a sentence.
+    pub fn summary(&self) -> String {
+        let note = self.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+        format!("{} looks after {}{note}", self.by, self.account)
+    }
 }
 
 /// Many alerts in one message.
@@ -233,7 +264,7 @@ impl Group {
     /// What an endpoint knows of an incident with this message, where it knew `before`.
     pub fn tells(&self, before: Told) -> Told {
         match (&self.holds, before) {
-            (Holds::Incident { .. }, _) => Told::Itself,
+            (Holds::Incident { .. } | Holds::Taken(_), _) => Told::Itself,
             (Holds::Storm(_), Told::Itself) => Told::Itself,
             (Holds::Storm(_), _) => Told::InStorm,
             (Holds::Digest(digest), Told::Nothing) => Told::InDigest(digest.first_seq),

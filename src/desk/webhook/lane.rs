@@ -30,8 +30,8 @@ impl Item {
     }
 }
 
-/// The place of an item in its lane.
-pub(super) type Place = (u64, String);
+/// The place of an item in its lane: by the alert, and behind it by when it was made.
+pub(super) type Place = (u64, i64, String);
 /// A head by when it is due: the earlier made first among those that are due together.
 type Ready = (i64, i64, u64, String);
 
@@ -104,7 +104,7 @@ impl Lanes {
     /// those before it.
     pub(super) fn insert(&mut self, mut item: Item) {
         let Delivery { id, incident, seq, created_ms, not_before_ms, .. } = item.delivery.clone();
-        let place = (seq, id.clone());
+        let place = (seq, created_ms, id.clone());
         self.places.insert(id.clone(), (incident.clone(), place.clone()));
         self.ages.insert((created_ms, id));
         self.change(&incident, |lane| {

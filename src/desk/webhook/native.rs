@@ -68,10 +68,10 @@ fn data(message: &Message) -> Result<Value, serde_json::Error> {
             data["link"] = json!(message.link);
             data
         }
-        What::Other { summary, over, data } => json!({
+        What::Other { summary, state, data } => json!({
             "incident": message.incident,
             "severity": message.severity,
-            "state": if *over { "cleared" } else { "open" },
+            "state": state,
             "summary": summary,
             "details": data,
             "link": message.link,
