@@ -1,5 +1,6 @@
 //! The commands, one file each. Here: the arguments, and what becomes of errors.
 
+mod ask;
 mod astray;
 mod calibrate;
 mod config;

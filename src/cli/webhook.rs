@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use axum::http::uri::Uri;
+use axum::http::Method;
 
+use super::ask::{self, Asked, encoded};
 use super::table::{Align, Table};
 use super::{Failure, usage};
 use crate::config::Config;
 use crate::core::alert::Severity;
 use crate::desk::mail::settings::Mailbox;
 use crate::desk::sender;
-use crate::desk::webhook::body::{Message, Request, What, prepare};
+use crate::desk::webhook::body::{Message, What, prepare};
 use crate::desk::webhook::client::{Client, SystemResolver};
 use crate::desk::webhook::outcome::Outcome;
 use crate::desk::webhook::settings::Endpoint;
@@ -61,16 +62,6 @@ enum Command {
     },
 }
 
-#[derive(Debug, clap::Args)]
-struct Asked {
-    /// Configuration, for http.listen
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// The instance that is asked [default: that of http.listen]
-    #[arg(long, value_name = "HOST:PORT")]
-    at: Option<String>,
-}
-
 const TEST: &str = "\
 An endpoint is a table [[desk.webhook]] or [[desk.mail]] of the configuration; `mailfuse config` prints their keys with their
 defaults. The secret of a pagerduty endpoint is its routing key, and its url may be left out. A secret for the others, which the receiver needs as well:
@@ -80,15 +71,22 @@ defaults. The secret of a pagerduty endpoint is its routing key, and its url may
 Exit status: 0 every endpoint has taken it, 1 some have not, 2 wrong usage or configuration.";
 
 const ASKS: &str = "\
-The instance must be the active desk, and listen on the loopback. Exit status: 0 it is done, 1 it is not, 2 wrong usage or
+The instance must be the active desk; where it has tokens, it wants one with the role `accounts`. Exit status: 0 it is done, 1 it is not, 2 wrong usage or
 configuration.";
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Test { config, names } => test(config, names),
-        Command::Resend { asked, endpoint, id } => ask(asked, &format!("/v1/deliveries/{endpoint}/{id}/resend")),
-        Command::Enable { asked, endpoint } => ask(asked, &format!("/v1/endpoints/{endpoint}/enable")),
+        Command::Resend { asked, endpoint, id } => {
+            wish(asked, &format!("/v1/deliveries/{}/{}/resend", encoded(endpoint), encoded(id)))
+        }
+        Command::Enable { asked, endpoint } => wish(asked, &format!("/v1/endpoints/{}/enable", encoded(endpoint))),
     }
+}
+
+/// Asks for something that needs no words.
+fn wish(asked: &Asked, path: &str) -> Result<(), Failure> {
+    ask::send(asked, Method::POST, path, None).map(drop)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -154,30 +152,4 @@ async fn one(endpoint: &Endpoint, mailbox: Option<&Mailbox>) -> Result<Outcome, 
     let client = Client::new(endpoint, Arc::new(SystemResolver)).map_err(usage)?.within(WITHIN);
     let request = prepare(endpoint, &keys, &message, now_ms / 1000).map_err(usage)?;
     Ok(client.send(&request).await)
-}
-
-/// Asks an instance for something, by POST.
-fn ask(asked: &Asked, path: &str) -> Result<(), Failure> {
-    let config = Config::load(&asked.config).map_err(usage)?;
-    let at = asked.at.clone().unwrap_or_else(|| config.http.listen.clone());
-    let url = format!("http://{at}{path}");
-    if at.is_empty() || url.parse::<Uri>().is_err() {
-        return Err(usage(anyhow!("no instance to ask: name it with --at HOST:PORT")));
-    }
-    let endpoint = Endpoint { allow_private: true, ..Endpoint::default() };
-    let client = Client::new(&endpoint, Arc::new(SystemResolver)).map_err(usage)?.within(WITHIN);
-    let request = Request { url, headers: Vec::new(), body: Vec::new() };
-    let why = match runtime()?.block_on(client.send(&request)) {
-        Outcome::Delivered { .. } => return Ok(()),
-        Outcome::Refused { status: 421, .. } => {
-            "it is not the active desk: name the one whose /v1/desk says \"active\" with --at HOST:PORT".to_owned()
-        }
-        Outcome::Refused { status: 404 | 405, .. } => {
-            "it has no such endpoint or delivery, or listens beyond the loopback: /v1/endpoints and /v1/deliveries list them"
-                .to_owned()
-        }
-        Outcome::Refused { status: 409, .. } => "it is being sent just now: ask again".to_owned(),
-        outcome => outcome.why().unwrap_or_default().to_owned(),
-    };
-    Err(anyhow!("{at}: {why}").into())
 }
