@@ -15,14 +15,13 @@ use std::time::{Duration, Instant};
 use core_support::{BEGIN_S, Detector, at, policy, send};
 use mailfuse::core::alert::{AlertKind, Severity};
 use mailfuse::core::policy::Detect;
-use mailfuse::telemetry::access::{Access, Right};
+use mailfuse::telemetry::access::Access;
 use mailfuse::telemetry::account::AccountView;
 use mailfuse::telemetry::http::{self, CONNECTIONS_MAX};
 use mailfuse::telemetry::metrics::Metrics;
 use mailfuse::telemetry::status::{
     AccountAnswer, ControlStatus, Halted, Live, PartitionState, PartitionStatus, Restore, State, Status, Totals,
 };
-use mailfuse::telemetry::token::{Hash, Token};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -123,14 +122,10 @@ struct Server {
 }
 
 fn serve() -> Server {
-    serve_with("127.0.0.1:0", &[])
-}
-
-fn serve_with(listen: &str, tokens: &[Token]) -> Server {
     let (fake, metrics) = (Arc::new(Fake::default()), Arc::new(Metrics::new()));
-    let listener = TcpListener::bind(listen).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let access = Arc::new(Access::new(address, "", tokens, metrics.http_wrong_tokens.clone()));
+    let access = Arc::new(Access::new(address, "", &[], metrics.http_wrong_tokens.clone()));
     let (stop, stopped) = watch::channel(false);
     let (live, shown) = (Arc::clone(&fake), Arc::clone(&metrics));
     let served = std::thread::spawn(move || {

@@ -18,6 +18,7 @@ use axum::routing::get;
 use tokio::sync::{Semaphore, watch};
 
 use super::access::{self, Access};
+use super::description::OPENAPI;
 use super::door::Door;
 use super::metrics::{self, Metrics};
 pub(crate) use super::problem::Problem;
@@ -39,9 +40,6 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// A mail address has 320 bytes at most; an account that some provider makes of something longer is not asked for by hand.
 const ACCOUNT_BYTES_MAX: usize = 1024;
-
-/// What each page takes and answers, as OpenAPI 3.1 has it.
-pub const OPENAPI: &str = include_str!("../../schemas/openapi.json");
 
 const INDEX: &str = "\
 mailfuse: names a hijacked mail account, and says why.
@@ -113,7 +111,7 @@ pub fn router(access: Arc<Access>, live: Arc<dyn Live>, metrics: Arc<Metrics>, m
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/problems/{name}", get(page))
-        .route("/v1/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], OPENAPI) }))
+        .route("/v1/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], OPENAPI.as_str()) }))
         .route("/v1/status", get(status))
         .route("/v1/accounts/{account}", get(account))
         .with_state(shared)

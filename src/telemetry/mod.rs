@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod account;
+pub mod description;
 mod door;
 pub mod http;
 mod labels;
