@@ -183,7 +183,7 @@ impl Config {
         })?;
         config.policy([0; 16]).map_err(|source| Error::Policy { name: name.to_owned(), source })?;
         config.kafka.check().map_err(|source| Error::Kafka { name: name.to_owned(), source })?;
-        let run = config.run.check().and_then(|()| config.http.address().map(drop));
+        let run = config.run.check().and_then(|()| config.http.check());
         run.map_err(|source| Error::Run { name: name.to_owned(), source })?;
         config.desk.check().map_err(|source| Error::Desk { name: name.to_owned(), source })?;
         Ok(config)

@@ -117,25 +117,53 @@ pub(super) fn fold(name: &mut Option<String>) {
 pub(super) type Asked<Q> = Result<Query<Q>, QueryRejection>;
 
 pub(super) fn understood<Q>(asked: Asked<Q>) -> Result<Q, Problem> {
-    asked
-        .map(|Query(q)| q)
-        .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.body_text(), "/ lists what each page can be asked for."))
+    asked.map(|Query(q)| q).map_err(|e| {
+        Problem::new(StatusCode::BAD_REQUEST, e.body_text(), "/v1/openapi.json says what each page can be asked for.")
+    })
 }
+
+/// Refuses what no answer could hold: an empty page would say that there is none.
+pub(super) fn within<const N: usize>(
+    words: [(&str, &Option<String>, &[&str]); N],
+    cursor: Option<i64>,
+    limit: Option<u32>,
+) -> Result<(), Problem> {
+    let bad = |detail: String| {
+        Problem::new(StatusCode::BAD_REQUEST, detail, "/v1/openapi.json says what each page can be asked for.")
+    };
+    for (name, given, known) in words {
+        if given.as_ref().is_some_and(|g| !known.contains(&g.as_str())) {
+            return Err(bad(format!("{name} must be {}", known.join(" or "))));
+        }
+    }
+    if cursor.is_some_and(|n| n < 0) {
+        return Err(bad("a cursor must not be below 0".to_owned()));
+    }
+    if limit.is_some_and(|n| !(1..=query::PAGE_MAX).contains(&n)) {
+        return Err(bad(format!("limit must lie between 1 and {}", query::PAGE_MAX)));
+    }
+    Ok(())
+}
+
+const SEVERITIES: &[&str] = &["warning", "critical"];
 
 async fn incidents(State(desk): State<Desk>, asked: Asked<Incidents>) -> Result<Response, Problem> {
     let mut q = understood(asked)?;
+    within([("state", &q.state, &["open", "over"]), ("severity", &q.severity, SEVERITIES)], q.before, q.limit)?;
     fold(&mut q.account);
     Ok(Json(ask(&desk, move |c| query::incidents(c, &q)).await?).into_response())
 }
 
 async fn alerts(State(desk): State<Desk>, asked: Asked<Alerts>) -> Result<Response, Problem> {
     let mut q = understood(asked)?;
+    within([("severity", &q.severity, SEVERITIES)], q.after, q.limit)?;
     fold(&mut q.account);
     Ok(Json(ask(&desk, move |c| query::alerts(c, &q)).await?).into_response())
 }
 
 async fn deliveries(State(desk): State<Desk>, asked: Asked<Deliveries>) -> Result<Response, Problem> {
     let q = understood(asked)?;
+    within([("state", &q.state, &["pending", "delivered", "dead"])], q.before, q.limit)?;
     Ok(Json(ask(&desk, move |c| query::deliveries(c, &q)).await?).into_response())
 }
 

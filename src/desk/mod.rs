@@ -55,8 +55,6 @@ pub struct Options<'a> {
     pub instance: &'a str,
     /// What it calls itself before the brokers.
     pub client_id: &'a str,
-    /// Whether its pages may change anything: where nobody but this host reaches them.
-    pub may_change: bool,
     /// After which silence it is taken for dead, in milliseconds.
     pub session_timeout_ms: u32,
 }

@@ -111,8 +111,6 @@ pub struct Shared {
     pub(super) instance: String,
     pub(super) client_id: String,
     pub(super) session_timeout_ms: u32,
-    /// Whether pages may change anything: nobody but this host reaches them.
-    pub(super) may_change: bool,
     pub(super) metrics: Arc<Metrics>,
     /// The file of the index.
     pub(super) path: PathBuf,
@@ -143,7 +141,6 @@ impl Shared {
             instance: options.instance.to_owned(),
             client_id: options.client_id.to_owned(),
             session_timeout_ms: options.session_timeout_ms,
-            may_change: options.may_change,
             metrics,
             path,
             _folder: folder,

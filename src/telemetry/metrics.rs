@@ -127,6 +127,8 @@ pub struct Metrics {
     pub desk_failures: Counter,
     /// 1 while the index of this instance can be written.
     pub desk_index_ok: Gauge,
+    /// Requests with a token that is none of ours.
+    pub http_wrong_tokens: Counter,
     attempts: Family<OfAttempt, Counter>,
     pending: Family<OfEndpoint, Gauge>,
     circuit_open: Family<OfEndpoint, Gauge>,
@@ -183,6 +185,7 @@ impl Metrics {
             desk_unreadable: Counter::default(),
             desk_failures: Counter::default(),
             desk_index_ok: Gauge::default(),
+            http_wrong_tokens: Counter::default(),
             attempts: Family::default(),
             pending: Family::default(),
             circuit_open: Family::default(),
@@ -268,6 +271,7 @@ impl Metrics {
         add("desk_unreadable", "Records that the desk could not read", of(&self.desk_unreadable));
         add("desk_failures", "Times that the desk could not go on and began anew", of(&self.desk_failures));
         add("desk_index_ok", "1 while the index of this instance can be written", of(&self.desk_index_ok));
+        add("http_wrong_tokens", "Requests with a token that is none of ours", of(&self.http_wrong_tokens));
         add("webhook_attempts", "Messages sent to endpoints, by how that ended", of(&self.attempts));
         add("webhook_pending", "Messages that wait at an endpoint", of(&self.pending));
         add("webhook_circuit_open", "1 while an endpoint does not answer and is only probed", of(&self.circuit_open));

@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 
 use super::wish::{Asked, NewAction, NewDecision, Refused, Wish};
-use crate::desk::api::{Asked as AskedFor, Desk, active, ask, fold, understood};
+use crate::desk::api::{ANSWER_WITHIN, Asked as AskedFor, Desk, active, ask, fold, understood, within};
 use crate::desk::index::query::{self, Audit, Decisions};
 use crate::desk::shared::Command;
 use crate::kafka::outlet::now_ms;
@@ -103,7 +103,7 @@ async fn wish(desk: &Desk, who: &Who, right: Right, wish: Wish) -> Result<serde_
     if !desk.shared.command(Command { wish, who: who.name.clone(), reply }) {
         return Err(late());
     }
-    let asked = tokio::task::spawn_blocking(move || answer.recv_timeout(crate::desk::api::ANSWER_WITHIN));
+    let asked = tokio::task::spawn_blocking(move || answer.recv_timeout(ANSWER_WITHIN));
     match asked.await {
         Ok(Ok(Ok(answer))) => Ok(answer),
         Ok(Ok(Err(refused))) => {
@@ -206,9 +206,8 @@ async fn resend(
 async fn decisions(State(desk): State<Desk>, who: Who, asked: AskedFor<Decisions>) -> Result<Response, Problem> {
     who.require(Right::Look)?;
     let mut q = understood(asked)?;
-    if q.scope.as_deref() != Some("tenant") {
-        fold(&mut q.name);
-    }
+    within([("scope", &q.scope, &["account", "tenant", "domain", "network"])], q.before, q.limit)?;
+    fold(&mut q.name);
     Ok(Json(ask(&desk, move |c| query::decisions(c, &q, now_ms())).await?).into_response())
 }
 
@@ -223,6 +222,7 @@ async fn decision(State(desk): State<Desk>, who: Who, Path(id): Path<String>) ->
 async fn audit(State(desk): State<Desk>, who: Who, asked: AskedFor<Audit>) -> Result<Response, Problem> {
     who.require(Right::Look)?;
     let mut q = understood(asked)?;
+    within([], q.before, q.limit)?;
     fold(&mut q.account);
     Ok(Json(ask(&desk, move |c| query::audit(c, &q)).await?).into_response())
 }
