@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mailfuse::event::Timestamp;
-use run_support::{Alerts, Broker, Deployment, Instance, LIMIT, WORK, mailfuse, wait_until};
+use run_support::{Alerts, Broker, Deployment, Instance, LIMIT, Record, WORK, mailfuse, wait_until};
 use serde_json::{Value, json};
 
 /// Accounts, each in a domain of its own.
@@ -217,4 +217,94 @@ fn what_was_said_counts_after_a_crash_as_in_a_replay() {
     let (_, one) = instance.json(&format!("/v1/decisions/{}", last["id"].as_str().unwrap()));
     assert_eq!(one, last);
     assert!(instance.terminate().success());
+}
+
+/// The words of a command line; what stands in quotes is one.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (i, part) in line.split('\'').enumerate() {
+        if i % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
+}
+
+#[test]
+fn the_commands_of_the_readme_do_what_it_says() {
+    let Some(broker) = Broker::shared() else { return };
+    let d = Deployment::new(broker, "terminal", 1);
+    let desk = d.start_desk("one");
+    for (n, account) in [(1, "news@shop.example"), (2, "info@club.example")] {
+        let line = include_str!("../schemas/examples/alerts.jsonl").lines().next().unwrap();
+        let mut alert: Value = serde_json::from_str(line).unwrap();
+        alert["account"] = json!(account);
+        alert["incident"] = json!(format!("i-{n}"));
+        alert["id"] = json!(format!("a-{n}"));
+        d.broker.produce(&d.topic("alerts"), &[Record::new(account, &alert.to_string())]);
+    }
+    wait_until("the index has both", LIMIT, || {
+        desk.json("/v1/incidents").1["items"].as_array().is_some_and(|i| i.len() == 2)
+            && desk.json("/v1/desk").1["role"] == "active"
+    });
+    let at = desk.http();
+    let mut decision = String::new();
+    let (mut ran, mut said) = (0, String::new());
+    let readme = include_str!("../README.md");
+    for line in readme.lines().filter_map(|l| l.strip_prefix("    mailfuse desk ")) {
+        let mut arguments = words(line);
+        for word in &mut arguments {
+            match word.as_str() {
+                "INCIDENT" => *word = "i-1".to_owned(),
+                "OTHER" => *word = "i-2".to_owned(),
+                "DECISION" => word.clone_from(&decision),
+                "mailfuse.toml" => *word = desk.config.display().to_string(),
+                _ => {}
+            }
+        }
+        let done = mailfuse().arg("desk").args(&arguments).args(["--at", &at]).output().unwrap();
+        let (out, err) = (String::from_utf8(done.stdout).unwrap(), String::from_utf8_lossy(&done.stderr).into_owned());
+        assert!(done.status.success(), "{line}: {err}");
+        if let Some(id) = out.split_whitespace().find(|w| w.starts_with("d-")) {
+            decision = id.to_owned();
+        }
+        // What was done shows a moment later: the index follows.
+        std::thread::sleep(Duration::from_millis(600));
+        said.push_str(&format!("$ mailfuse desk {line}\n{out}"));
+        ran += 1;
+    }
+    assert!(ran >= 13, "{ran} commands in the README");
+    for wanted in [
+        "i-1 of news@shop.example is open, acknowledged by local, resolved as hijack by local",
+        "i-2 of info@club.example is open, resolved as false positive by local",
+        "limits x 5",
+        "tenant shop.example",
+        "network 192.0.2.0/24",
+        "1.5 decades",
+        "incident.acknowledged",
+        "incident.resolved.hijack",
+        "decision.pin",
+        "decision.taken_back",
+        "the sale is over",
+        "no answer, again at ten",
+    ] {
+        assert!(said.contains(wanted), "{wanted} is not in\n{said}");
+    }
+    // Wrong usage is told before anything is asked, what is not there by the desk.
+    let fails = |arguments: &[&str], status: i32, words: &str| {
+        let config = desk.config.display().to_string();
+        let done = mailfuse().arg("desk").args(arguments).args(["--config", &config, "--at", &at]).output().unwrap();
+        let err = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(status), "{arguments:?}: {err}");
+        assert!(err.contains(words), "{arguments:?}: {err}");
+    };
+    fails(&["resolve", "i-none", "hijack"], 1, "no such incident");
+    fails(&["resolve", "i-1", "not-hijack"], 1, "cannot be undone");
+    fails(&["exempt", "--note", "x", "--days", "3"], 2, "--account");
+    fails(&["exempt", "--account", "a@b.example", "--note", "x"], 2, "--until");
+    fails(&["exempt", "--account", "a@b.example", "--note", "x", "--until", "soon"], 2, "--until soon");
+    fails(&["exempt", "--account", "a@b.example", "--note", "x", "--days", "400"], 1, "366 days");
+    eprintln!("{said}");
 }
