@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use core_support::{BEGIN_S, DAY_S, Detector, at, outcome, policy, send};
 use mailfuse::core::alert::Severity;
+use mailfuse::core::decision::Decisions;
 use mailfuse::core::policy::{Detect, Policy};
 use mailfuse::telemetry::account::AccountView;
 use serde_json::{Value, json};
@@ -125,4 +126,34 @@ fn what_no_number_would_reach_is_null() {
     assert_eq!(view.stratum, "unknown");
     // New recipients alone are never critical there.
     assert_eq!(serde_json::to_value(&view).unwrap()["windows"][1]["alone"], Value::Null);
+}
+
+/// What is shown is weighed as the detector weighs it, with everything that is decided.
+#[test]
+fn decisions_of_every_scope_are_shown_and_count() {
+    let policy = policy(Detect::default());
+    let mut detector = hijacked(&policy);
+    let plain = view(&detector, 0);
+    assert_eq!(plain.can_be_put_back.len(), 1);
+    assert_eq!(plain.can_be_put_back[0].incident, plain.incident.as_ref().unwrap().incident);
+    let until = "2030-01-01T00:00:00Z";
+    for record in [
+        json!({"v": 1, "tenant": "a.example", "decisions": [
+            {"what": "tolerate", "decades": 2, "from": 0, "until": until}, {"what": "exempt", "factor": 2, "from": 0, "until": 1}]}),
+        json!({"v": 1, "network": "198.51.100.0/24", "decisions": [{"what": "exempt", "from": 0, "until": until, "id": "x"}]}),
+        json!({"v": 1, "network": "203.0.113.0/24", "decisions": [{"what": "exempt", "from": 0, "until": until}]}),
+    ] {
+        detector.shard.decide(Arc::new(Decisions::parse(record.to_string().as_bytes()).unwrap()));
+    }
+    let view = view(&detector, 0);
+    let shown: Vec<_> = view.decisions.iter().map(|d| (d.scope, &*d.name, d.stands)).collect();
+    let expected =
+        [("tenant", "a.example", true), ("tenant", "a.example", false), ("network", "198.51.100.0/24", true)];
+    assert_eq!(shown, expected);
+    assert_eq!(serde_json::to_value(&view).unwrap()["decisions"][2]["id"], "x");
+    assert_eq!(view.thresholds.warning, plain.thresholds.warning + 2.0);
+    let ten = |v: &AccountView| v.windows.iter().find(|w| w.window_s == 600).unwrap().clone();
+    // Counted is what was counted; it weighs a tenth.
+    assert_eq!(ten(&view).new_recipients, ten(&plain).new_recipients);
+    assert!(ten(&view).new_recipients_uncapped < ten(&plain).new_recipients_uncapped / 2.0, "{:?}", ten(&view));
 }
