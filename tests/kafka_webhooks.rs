@@ -29,6 +29,8 @@ enum Mood {
     RetryAfter(u16),
     Hangs,
     Slow,
+    /// It breaks the connection off.
+    Resets,
     /// Each request another one of these.
     Mixed,
 }
@@ -120,6 +122,8 @@ async fn take(State((mood, got, dice)): State<Desk>, headers: HeaderMap, body: B
             tokio::time::sleep(Duration::from_secs(3600)).await;
             200
         }
+        // Without a word in the output: the server ends the connection.
+        Mood::Resets => std::panic::resume_unwind(Box::new("reset")),
         Mood::Slow => {
             tokio::time::sleep(Duration::from_millis(700)).await;
             204
@@ -282,6 +286,42 @@ fn every_alert_arrives_whatever_the_receiver_does() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     wait_until("it came again", LIMIT, || times() == before + 1);
     check_every(&receiver, &all);
+}
+
+#[test]
+fn a_receiver_that_is_away_for_minutes_gets_everything_when_it_is_back() {
+    let Some(broker) = Broker::shared() else { return };
+    let receiver = Receiver::new();
+    let d = deployment(
+        broker,
+        "hooksaway",
+        &[("abuse", &receiver, "deliver = \"every\"\ntimeout_s = 15\nconcurrency = 8")],
+    );
+    let mut dice = Dice(seed());
+    let phase = Duration::from_secs(if is_campaign() { 60 } else { 3 });
+    let one = d.start_desk("one");
+    wait_until("it is active", LIMIT, || is_active(&one));
+    let all = alerts(&mut dice, 0, 100);
+    let mut parts = all.chunks(all.len() / 5);
+    let began = Instant::now();
+    for mood in [Mood::Status(500), Mood::Hangs, Mood::Resets, Mood::RetryAfter(1)] {
+        receiver.mood(mood);
+        write(&d, parts.next().unwrap());
+        std::thread::sleep(phase);
+        assert_eq!(receiver.taken().len(), 0);
+    }
+    receiver.mood(Mood::Slow);
+    let away_s = began.elapsed().as_secs_f64();
+    let back = Instant::now();
+    parts.for_each(|part| write(&d, part));
+    await_taken(&receiver, all.len(), Duration::from_secs(240));
+    check_every(&receiver, &all);
+    let tries = receiver.got().len();
+    eprintln!(
+        "away for {away_s:.0} s: {} alerts, all there {:.0} s after, {tries} requests",
+        all.len(),
+        back.elapsed().as_secs_f64()
+    );
 }
 
 #[test]
