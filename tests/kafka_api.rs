@@ -97,7 +97,12 @@ fn items(instance: &Instance, path: &str) -> usize {
 #[track_caller]
 fn schemathesis(d: &Deployment<'_>, instance: &Instance, arguments: &[&str]) -> bool {
     let file = d.folder.path().join("openapi.json");
-    std::fs::write(&file, OPENAPI.as_bytes()).unwrap();
+    let mut description: Value = serde_json::from_str(&OPENAPI).unwrap();
+    if !arguments.contains(&"--header") {
+        // As the description says, it wants no token where none is configured.
+        description.as_object_mut().unwrap().remove("security");
+    }
+    std::fs::write(&file, description.to_string()).unwrap();
     let log = d.folder.path().join("schemathesis.log");
     let out = std::fs::File::create(&log).unwrap();
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/api/schemathesis"));
@@ -105,7 +110,6 @@ fn schemathesis(d: &Deployment<'_>, instance: &Instance, arguments: &[&str]) -> 
     command.args(["--url", &format!("http://{}", instance.http()), "--seed", "1", "--max-examples", EXAMPLES]);
     command.args(["--phases", "examples,coverage,fuzzing", "--generation-database", "none", "--no-shrink"]);
     command.args(["--request-timeout", "20", "--continue-on-failure", "--suppress-health-check", "all"]);
-    // Each has its test without it: a page that has no route yet is described, and an empty name in a path is another page.
     command.args(NOT_YET_ROUTED.map(|p| ["--exclude-path", p]).concat()).args(arguments);
     let mut child = command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
     let (began, mut status) = (Instant::now(), None);
@@ -221,8 +225,7 @@ fn every_answer_is_as_described_and_schemathesis_finds_nothing() {
         assert_eq!(answer.0, 200, "{name:?}: {}", String::from_utf8_lossy(&answer.2));
         assert_eq!(conforms("/v1/accounts/{account}", &answer)["account"], name.to_ascii_lowercase());
     }
-    // Without tokens nobody can be told apart from one who has none.
-    schemathesis(&d, &one, &["--exclude-checks", "ignored_auth"]);
+    schemathesis(&d, &one, &[]);
 }
 
 fn encoded(text: &str) -> String {

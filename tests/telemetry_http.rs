@@ -228,7 +228,7 @@ fn an_account_is_here_or_elsewhere_or_unknown_or_not_there_yet() {
     assert!(!unknown.to_string().contains("typo"), "an answer must not put names into logs: {unknown}");
     server.problem("/v1/accounts/early@a.example", 503, "partition 5 is being restored");
     server.problem("/v1/accounts/%FF", 400, "UTF-8");
-    server.problem(&format!("/v1/accounts/{}", "x".repeat(2000)), 400, "longer than");
+    server.problem(&format!("/v1/accounts/{}", "x".repeat(2000)), 404, "more than 1024 bytes");
     // A defect in one answer is an error of that answer.
     server.problem("/v1/accounts/boom@a.example", 500, "failed");
     assert_eq!(server.get("/healthz").0, 200);

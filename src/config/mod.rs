@@ -363,6 +363,18 @@ mod tests {
     }
 
     #[test]
+    fn the_token_of_the_reference_can_be_used() {
+        use crate::telemetry::access::Right;
+        let block: Vec<&str> = REFERENCE.lines().filter_map(|l| l.strip_prefix("#   ")).collect();
+        let begin = block.iter().position(|l| *l == "[[http.token]]").unwrap();
+        let token = &Config::parse(&block[begin..begin + 4].join("\n"), "reference").unwrap().http.token[0];
+        assert_eq!((&*token.name, &*token.roles), ("console", &[Right::Look][..]));
+        assert!(block[begin + 3].contains(&token.hash.to_string()));
+        check("[[http.token]]\nname = \"x\"\nroles = [\"look\"]\n", "http.token `x`: hash is missing");
+        check("[[http.token]]\nname = \"x\"\nroles = [\"lok\"]\n", "lok");
+    }
+
+    #[test]
     fn every_key_of_the_reference_has_a_comment_in_its_paragraph() {
         let mut commented = false;
         for line in REFERENCE.lines() {

@@ -47,7 +47,7 @@ impl Live for View {
     }
 
     fn account(&self, _: &str) -> AccountAnswer {
-        AccountAnswer::NotReady("this is a desk: accounts are known to the instances of `mailfuse run`".to_owned())
+        AccountAnswer::Nowhere("this is a desk: accounts are known to the instances of `mailfuse run`".to_owned())
     }
 }
 

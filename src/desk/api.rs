@@ -22,6 +22,8 @@ use crate::telemetry::http::Problem;
 
 /// Questions that are answered at a time.
 const ASKING_MAX: usize = 8;
+/// The largest whole number that every reader of JSON has exactly (RFC 8259, section 6).
+const CURSOR_MAX: i64 = (1 << 53) - 1;
 /// Time for an answer to be found.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -136,8 +138,8 @@ pub(super) fn within<const N: usize>(
             return Err(bad(format!("{name} must be {}", known.join(" or "))));
         }
     }
-    if cursor.is_some_and(|n| n < 0) {
-        return Err(bad("a cursor must not be below 0".to_owned()));
+    if cursor.is_some_and(|n| !(0..=CURSOR_MAX).contains(&n)) {
+        return Err(bad(format!("a cursor must lie between 0 and {CURSOR_MAX}")));
     }
     if limit.is_some_and(|n| !(1..=query::PAGE_MAX).contains(&n)) {
         return Err(bad(format!("limit must lie between 1 and {}", query::PAGE_MAX)));

@@ -197,8 +197,8 @@ async fn account(State(shared): State<Shared>, name: Result<Path<String>, PathRe
         return Err(Problem::new(StatusCode::BAD_REQUEST, "the account is not UTF-8", cure));
     };
     if name.len() > ACCOUNT_BYTES_MAX {
-        let error = format!("the account is longer than {ACCOUNT_BYTES_MAX} bytes");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, error, "Ask for the account as its events name it."));
+        let detail = format!("an account of more than {ACCOUNT_BYTES_MAX} bytes is known nowhere");
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail, "Ask for the account as its events name it."));
     }
     name.make_ascii_lowercase();
     // The detail does not repeat the name: it ends in logs and in bodies of proxies.
@@ -218,6 +218,11 @@ async fn account(State(shared): State<Shared>, name: Result<Path<String>, PathRe
             "Check the spelling; an account without events, or idle for longer than detect.forget_days, is not known.",
         )
         .of_partition(partition, None),
+        AccountAnswer::Nowhere(why) => Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            why,
+            "Ask one of those: /v1/status of each names its partitions.",
+        ),
         AccountAnswer::NotReady(why) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, why, "Ask again when /readyz answers 200.")
         }
