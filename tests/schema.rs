@@ -398,8 +398,9 @@ fn alert() -> impl Strategy<Value = Alert> {
     });
     let strings = ("[0-9a-f]{16}", "[0-9a-f]{16}", "\\PC{1,20}", any::<String>(), any::<String>());
     let lists = (vec(evidence(), 1..4), vec(relay, 0..4), of(burst()));
-    (kinds, strings, lists, stamp(), finite()).prop_map(|(kinds, strings, lists, ts, score)| {
+    (kinds, strings, lists, stamp(), (finite(), any::<bool>())).prop_map(|(kinds, strings, lists, ts, rest)| {
         let (kind, severity, pattern, action) = kinds;
+        let (score, heartbeat) = rest;
         let (id, incident, account, tenant, by) = strings;
         let (mut evidence, relays, burst) = lists;
         if kind == AlertKind::Cleared {
@@ -408,6 +409,7 @@ fn alert() -> impl Strategy<Value = Alert> {
         #[rustfmt::skip]
         let alert = Alert {
             v: 1, id, kind, ts, severity, account, tenant, incident, score, pattern, evidence, relays, burst, action, by,
+            heartbeat,
         };
         alert
     })

@@ -35,6 +35,9 @@ pub struct Alert {
     pub burst: Option<Burst>,
     /// What is recommended.
     pub action: Action,
+    /// Whether it answers a heartbeat ([`super::beat`]): nobody is to act on it. Not written where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub heartbeat: bool,
     /// Program version and configuration digest.
     pub by: String,
 }

@@ -59,6 +59,7 @@ pub fn alert(kind: AlertKind, severity: Severity, account: &str) -> Alert {
             queue_ids: (0..10).map(|n| format!("4XYZ{n}")).collect(),
         }),
         action: if cleared { Action::None } else { Action::SuspendAccount },
+        heartbeat: false,
         by: "mailfuse 0.1.0 abcdef".into(),
     }
 }

@@ -132,6 +132,7 @@ impl Hijack {
                 queue_ids: vec![],
             }),
             action: Action::SuspendAccount,
+            heartbeat: false,
             by: "mailfuse 0.1.0 9f2c1a".to_owned(),
         }
     }
