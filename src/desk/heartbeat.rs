@@ -216,9 +216,8 @@ fn burst(account: &str, slot: i64, now_ms: i64, records: &mut Vec<Record>) -> Re
         let queue_id = format!("beat-{slot}-{n}");
         let rcpt = |m: u16| format!("nobody-{slot}-{n}-{m}@{DOMAIN}");
         let named: Vec<_> = (0..RECIPIENTS).map(|m| Cow::Owned(rcpt(m))).collect();
-        // 2001:db8::/32 is for documentation (RFC 3849): nobody connects from there.
-        let network = (slot.rem_euclid(0x1000) as u16) << 4 | n;
-        let client_ip = Some(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, 1)));
+        // 3fff::/20 is for documentation (RFC 9637): nobody connects from there. The detector tells networks apart by /32.
+        let client_ip = Some(IpAddr::V6(Ipv6Addr::new(0x3fff, n, 0, 0, 0, 0, 0, 1)));
         let sent = Kind::Send(Send {
             client_ip,
             rcpts: Recipients { count: u64::from(RECIPIENTS), named },
