@@ -89,3 +89,22 @@ fn nobody_elses_alert_is_marked() {
     assert_ne!(detector.alerts[0].action, Action::None);
     assert_eq!(detector.shard.newest().0 / 1000, at(BEGIN_S + 60).0 / 1000);
 }
+
+#[test]
+fn replay_marks_them_and_leaves_them_out_of_the_summary() {
+    let mut heart = Heart::new(60_000, Vec::new(), BEGIN_S * 1000);
+    heart.end(BEGIN_S * 1000 + 60_000);
+    let records = heart.begin(1, BEGIN_S * 1000 + 60_000).unwrap();
+    let lines: String = records.iter().map(|r| String::from_utf8(r.value.clone()).unwrap() + "\n").collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (domain, is_marked) in [("heartbeat.mailfuse.invalid", true), ("other.example", false)] {
+        std::fs::write(file.path(), lines.replace("@heartbeat.mailfuse.invalid\",\"id", &format!("@{domain}\",\"id")))
+            .unwrap();
+        let mut replay = std::process::Command::new(env!("CARGO_BIN_EXE_mailfuse"));
+        let ran = replay.arg("replay").arg(file.path()).output().unwrap();
+        let (out, err) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
+        assert!(ran.status.success() && out.contains(domain), "{err}");
+        assert!(out.lines().all(|line| line.contains("\"heartbeat\":true") == is_marked), "{out}");
+        assert_eq!(err.contains(&format!("@{domain}")), !is_marked, "{err}");
+    }
+}

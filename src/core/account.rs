@@ -414,7 +414,7 @@ impl Account {
         incident
     }
 
-    /// Whether the account has been idle for so long that it counts as never met.
+    /// Whether the account has been idle for so long that it counts as never met; one of heartbeats soon is.
     pub fn is_forgotten(&self, now_s: u32, policy: &Policy) -> bool {
         let after_s =
             if beat::is_beat(&self.name) { beat::FORGET_S } else { policy.detect.forget_days.saturating_mul(DAY_S) };
