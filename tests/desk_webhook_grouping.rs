@@ -98,7 +98,7 @@ fn alerts(group: &Group) -> u64 {
     match &group.holds {
         Holds::Incident { alerts, .. } => alerts.len() as u64,
         Holds::Storm(storm) => storm.alerts(),
-        Holds::Digest(_) => panic!("a grouped endpoint has no digests"),
+        Holds::Digest(_) | Holds::Taken(_) => panic!("a grouped endpoint has no digests"),
     }
 }
 
@@ -172,7 +172,7 @@ fn ten_thousand_alerts_in_a_minute_are_a_bounded_number_of_messages() {
         assert_eq!(desk.taken.iter().map(|(id, _)| id).collect::<BTreeSet<_>>().len(), desk.taken.len());
         let storms = desk.taken.iter().filter_map(|(_, group)| match &group.holds {
             Holds::Storm(storm) => Some(storm),
-            Holds::Incident { .. } | Holds::Digest(_) => None,
+            Holds::Incident { .. } | Holds::Digest(_) | Holds::Taken(_) => None,
         });
         let storms: Vec<_> = storms.collect();
         assert!((1..=2).contains(&storms.len()));

@@ -434,8 +434,9 @@ fn alert() -> impl Strategy<Value = Alert> {
         by,
     });
     let lists = (vec(evidence(), 1..4), vec(relay, 0..4), of(burst()), of(exempt));
-    (kinds, strings, lists, stamp(), finite()).prop_map(|(kinds, strings, lists, ts, score)| {
+    (kinds, strings, lists, stamp(), (finite(), any::<bool>())).prop_map(|(kinds, strings, lists, ts, rest)| {
         let (kind, severity, pattern, action) = kinds;
+        let (score, heartbeat) = rest;
         let (id, incident, account, tenant, by) = strings;
         let (mut evidence, relays, burst, mut exempt) = lists;
         if kind == AlertKind::Cleared {
@@ -444,7 +445,8 @@ fn alert() -> impl Strategy<Value = Alert> {
         }
         #[rustfmt::skip]
         let alert = Alert {
-            v: 1, id, kind, ts, severity, account, tenant, incident, score, pattern, evidence, relays, burst, action, exempt, by,
+            v: 1, id, kind, ts, severity, account, tenant, incident, score, pattern, evidence, relays, burst, action, exempt,
+            heartbeat, by,
         };
         alert
     })

@@ -15,7 +15,9 @@ use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 use super::book::Book;
 use super::deliver::{Deliveries, PENDING_MAX};
 use super::feedback::clerk::{Clerk, Control, NoControl};
+use super::heartbeat::Heart;
 use super::notice::{Notice, Said};
+use super::pulse::Pulse;
 use super::record::{ALERT, Record};
 use super::sender::{Hands, chance};
 use super::shared::{self, Role, Shared};
@@ -231,6 +233,7 @@ struct Active<'a> {
     clerk: Clerk,
     reader: &'a Reader,
     hands: Hands,
+    pulse: Option<Pulse<'a>>,
     /// Alerts are not taken, because too much waits to be delivered.
     is_held_back: bool,
     /// When it is looked at the deliveries again.
@@ -308,6 +311,7 @@ impl<'a> Active<'a> {
             clerk,
             reader,
             hands,
+            pulse: Pulse::begin(shared, now_ms())?,
             is_held_back: false,
             shown: forgot,
             taken: 0,
@@ -323,6 +327,11 @@ impl<'a> Active<'a> {
             return;
         }
         match serde_json::from_slice::<Said>(message.payload().unwrap_or_default()) {
+            Ok(Said::Account(alert)) if alert.heartbeat => {
+                if let Some(pulse) = &mut self.pulse {
+                    pulse.answer(&alert, now_ms());
+                }
+            }
             Ok(Said::Account(alert)) => {
                 let taken = self.book.take(*alert, now_ms(), BY);
                 self.notices.extend(taken.notices);
@@ -373,8 +382,16 @@ impl<'a> Active<'a> {
             if let Some(why) = ended.outcome.why() {
                 tracing::warn!(endpoint = ended.endpoint, "not delivered: {why}");
             }
-            let records = self.deliveries.done(ended.attempt, &ended.outcome, now_ms, &mut chance);
-            self.records.extend(records);
+            match &mut self.pulse {
+                Some(pulse) if Heart::is_of(ended.attempt) => pulse.done(ended.attempt, &ended.outcome, now_ms),
+                _ => {
+                    let records = self.deliveries.done(ended.attempt, &ended.outcome, now_ms, &mut chance);
+                    self.records.extend(records);
+                }
+            }
+        }
+        if let Some(pulse) = &mut self.pulse {
+            pulse.tick(now_ms);
         }
         if self.deliveries.next_ms().is_some_and(|at| at <= now_ms) {
             self.records.extend(self.deliveries.expire(now_ms));
@@ -414,7 +431,9 @@ impl<'a> Active<'a> {
     }
 
     fn send(&mut self) {
-        for (attempt, message) in self.deliveries.due(now_ms()) {
+        let now_ms = now_ms();
+        let beats = self.pulse.as_mut().map(|pulse| pulse.due(now_ms)).unwrap_or_default();
+        for (attempt, message) in beats.into_iter().chain(self.deliveries.due(now_ms)) {
             self.hands.send(&attempt, &message);
         }
     }

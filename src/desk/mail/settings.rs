@@ -53,6 +53,8 @@ pub struct Mailbox {
     pub tenants: Vec<String>,
     /// Patterns that are sent. Empty: all.
     pub patterns: Vec<Pattern>,
+    /// Whether it gets heartbeats, and nothing else.
+    pub heartbeat: bool,
     /// When `warning` is held back until they end; `critical` never is.
     pub quiet_hours: Option<QuietHours>,
     /// Connections at a time.
@@ -92,6 +94,7 @@ impl Default for Mailbox {
             kinds: routing.kinds,
             tenants: routing.tenants,
             patterns: routing.patterns,
+            heartbeat: routing.heartbeat,
             quiet_hours: routing.quiet_hours,
             concurrency: 2,
             // A smart host that looks into mail takes longer than an HTTP server.
@@ -246,6 +249,7 @@ impl Mailbox {
             kinds: self.kinds.clone(),
             tenants: self.tenants.clone(),
             patterns: self.patterns.clone(),
+            heartbeat: self.heartbeat,
             quiet_hours: self.quiet_hours.clone(),
             concurrency: self.concurrency,
             timeout_s: self.timeout_s,

@@ -50,6 +50,8 @@ pub struct Endpoint {
     pub tenants: Vec<String>,
     /// Patterns that are sent. Empty: all.
     pub patterns: Vec<Pattern>,
+    /// Whether it gets heartbeats, and nothing else.
+    pub heartbeat: bool,
     /// When `warning` is held back until they end; `critical` never is.
     pub quiet_hours: Option<QuietHours>,
     /// Time for an attempt from the look-up of the name to the answer, in seconds.
@@ -118,6 +120,7 @@ impl Default for Endpoint {
             kinds: Vec::new(),
             tenants: Vec::new(),
             patterns: Vec::new(),
+            heartbeat: false,
             quiet_hours: None,
             timeout_s: 20,
             allow_private: false,
@@ -209,6 +212,9 @@ impl Endpoint {
         if let Err(cure) = self.digest_at.check() {
             return bad("digest_at", cure);
         }
+        if self.heartbeat && matches!(self.format, Format::Pagerduty | Format::Alertmanager) {
+            return bad("heartbeat", "its format opens and closes incidents, which a heartbeat is none of: use native");
+        }
         if self.deliver == Deliver::Digest {
             if matches!(self.format, Format::Pagerduty | Format::Alertmanager) {
                 return bad("deliver", "its format opens and closes incidents, which a digest is none of: use grouped");
@@ -265,7 +271,8 @@ impl Endpoint {
     /// of to its end: severity and pattern, which change on the way, then choose no more.
     pub fn wants(&self, facts: &Facts<'_>, follows: bool) -> bool {
         let chosen = |list: &[String], value: &str| list.is_empty() || list.iter().any(|one| one == value);
-        chosen(&self.kinds, facts.kind)
+        !self.heartbeat
+            && chosen(&self.kinds, facts.kind)
             && facts.tenant.is_none_or(|tenant| chosen(&self.tenants, tenant))
             && (follows
                 || facts.severity >= self.min_severity
@@ -334,6 +341,7 @@ mod tests {
             ("digest_at = { time = '8', zone = 'UTC' }", "digest_at"),
             ("digest_at = { time = '24:00' }", "digest_at"),
             ("digest_at = { time = '08:00', zone = 'Mars/Base' }", "digest_at"),
+            ("heartbeat = true\nformat = 'pagerduty'", "heartbeat"),
             ("deliver = 'digest'\nformat = 'pagerduty'", "deliver"),
             ("deliver = 'digest'\nformat = 'alertmanager'", "deliver"),
             ("deliver = 'digest'\nquiet_hours = { hours = '22:00-07:00' }", "quiet_hours"),
