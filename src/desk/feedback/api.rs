@@ -1,6 +1,5 @@
 //! The pages on which people say what an incident was, and decide about accounts.
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -80,14 +79,6 @@ fn decades() -> f64 {
     2.0
 }
 
-type Body<T> = Result<Json<T>, JsonRejection>;
-
-fn read<T>(body: Body<T>) -> Result<T, Problem> {
-    body.map(|Json(body)| body).map_err(|e| {
-        Problem::new(e.status(), e.body_text(), "/v1/openapi.json says what the body of this request looks like.")
-    })
-}
-
 /// Hands a wish to the active desk, and waits until it is stored.
 async fn wish(desk: &Desk, who: &Who, right: Right, wish: Wish) -> Result<serde_json::Value, Problem> {
     who.require(right)?;
@@ -110,7 +101,7 @@ async fn wish(desk: &Desk, who: &Who, right: Right, wish: Wish) -> Result<serde_
             let (status, cure) = match &refused {
                 Refused::Unknown(_) => (StatusCode::NOT_FOUND, "Check the id."),
                 Refused::Conflict(_) => (StatusCode::CONFLICT, "Nothing was changed."),
-                Refused::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Nothing was changed: correct the request."),
+                Refused::Invalid(_) => (StatusCode::BAD_REQUEST, "Nothing was changed: correct the request."),
             };
             Err(Problem::new(status, refused.to_string(), cure))
         }
@@ -132,9 +123,8 @@ async fn resolve(
     State(desk): State<Desk>,
     who: Who,
     Path(incident): Path<String>,
-    body: Body<Resolve>,
+    Json(Resolve { kind, note }): Json<Resolve>,
 ) -> Result<Response, Problem> {
-    let Resolve { kind, note } = read(body)?;
     let resolution = match kind {
         ResolveAs::Hijack => Asked::Hijack,
         ResolveAs::NotHijack => Asked::NotHijack,
@@ -146,9 +136,8 @@ async fn false_positive(
     State(desk): State<Desk>,
     who: Who,
     Path(incident): Path<String>,
-    body: Body<FalsePositive>,
+    Json(FalsePositive { note, days, decades }): Json<FalsePositive>,
 ) -> Result<Response, Problem> {
-    let FalsePositive { note, days, decades } = read(body)?;
     let wanted = Wish::Resolve { incident, resolution: Asked::FalsePositive { days, decades }, note: Some(note) };
     Ok(Json(wish(&desk, &who, Right::Accounts, wanted).await?).into_response())
 }
@@ -157,14 +146,13 @@ async fn note(
     State(desk): State<Desk>,
     who: Who,
     Path(incident): Path<String>,
-    body: Body<Remark>,
+    Json(Remark { note }): Json<Remark>,
 ) -> Result<Response, Problem> {
-    let note = read(body)?.note;
     Ok(Json(wish(&desk, &who, Right::Accounts, Wish::Note { incident, note }).await?).into_response())
 }
 
-async fn decide(State(desk): State<Desk>, who: Who, body: Body<NewDecision>) -> Result<Response, Problem> {
-    let answer = wish(&desk, &who, Right::Accounts, Wish::Decide(read(body)?)).await?;
+async fn decide(State(desk): State<Desk>, who: Who, Json(new): Json<NewDecision>) -> Result<Response, Problem> {
+    let answer = wish(&desk, &who, Right::Accounts, Wish::Decide(new)).await?;
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
@@ -178,8 +166,7 @@ async fn take_back(
     Ok(Json(wish(&desk, &who, Right::Accounts, Wish::TakeBack { decision, note }).await?).into_response())
 }
 
-async fn act(State(desk): State<Desk>, who: Who, body: Body<NewAction>) -> Result<Response, Problem> {
-    let new = read(body)?;
+async fn act(State(desk): State<Desk>, who: Who, Json(new): Json<NewAction>) -> Result<Response, Problem> {
     let right = if new.action.is_of_relay() { Right::Relays } else { Right::Accounts };
     Ok((StatusCode::CREATED, Json(wish(&desk, &who, right, Wish::Act(new)).await?)).into_response())
 }
