@@ -169,6 +169,51 @@ fn a_false_positive_is_tolerated_for_a_time_and_needs_a_reason() {
 }
 
 #[test]
+fn what_was_tolerated_ends_when_somebody_knows_better() {
+    let mut desk = Desk::new();
+    desk.resolve(Asked::FalsePositive { days: 90, decades: 2.0 }, "the club's news", NOW).unwrap();
+    let done = desk.resolve(Asked::Hijack, "it was none", NOW + DAY).unwrap();
+    assert_eq!(audit(&done), ["incident.resolved.hijack", "decision.taken_back", "decision.hijack"]);
+    let told = desk.control(&desk.account, NOW + DAY).unwrap();
+    let tolerated = told.decisions.iter().find(|d| matches!(d.what, What::Tolerate { .. })).unwrap();
+    assert_eq!(tolerated.until, Some(Timestamp(NOW + DAY + LEAD_MS)));
+    assert_eq!(desk.taken_over().control(&desk.account, None, NOW + DAY), Some(told));
+}
+
+#[test]
+fn what_is_asked_twice_because_no_answer_came_is_decided_once() {
+    let mut desk = Desk::new();
+    let first = desk.ask(Wish::Decide(exempt("a@b.example")), NOW).unwrap();
+    let again = desk.ask(Wish::Decide(exempt("A@b.example")), NOW + 9000).unwrap();
+    assert_eq!(again.answer, first.answer);
+    assert!(again.records.is_empty() && again.control.is_empty());
+    // Another reason, another time or taken back: that is another one.
+    let other = NewDecision { note: "autumn sale".into(), ..exempt("a@b.example") };
+    assert_eq!(desk.ask(Wish::Decide(other), NOW).unwrap().records.len(), 2);
+    let later = NewDecision { from: Some(Timestamp(NOW + DAY)), ..exempt("a@b.example") };
+    assert_eq!(desk.ask(Wish::Decide(later), NOW).unwrap().records.len(), 2);
+    let id = first.answer["id"].as_str().unwrap().to_owned();
+    desk.ask(Wish::TakeBack { decision: id, note: None }, NOW + DAY).unwrap();
+    assert_eq!(desk.ask(Wish::Decide(exempt("a@b.example")), NOW + DAY).unwrap().records.len(), 2);
+}
+
+#[test]
+fn where_there_is_no_room_what_is_over_goes_and_nobody_s_that_stands() {
+    let mut desk = Desk::new();
+    let over = r#"{"what":"exempt","from":"2026-09-01T00:00:00Z","until":"2026-09-02T00:00:00Z","by":"script"}"#;
+    let stands = r#"{"what":"exempt","from":"2026-09-01T00:00:00Z","until":"2027-09-01T00:00:00Z","by":"script"}"#;
+    let theirs = [[over; 40].join(","), [stands; 60].join(",")].join(",");
+    let record = format!(r#"{{"v":1,"account":"a@b.example","decisions":[{theirs}]}}"#);
+    desk.foreign = Some(Decisions::parse(record.as_bytes()).unwrap());
+    for n in 0..30 {
+        desk.ask(Wish::Decide(NewDecision { note: format!("sale {n}"), ..exempt("a@b.example") }), NOW).unwrap();
+    }
+    let told = desk.control("a@b.example", NOW).unwrap();
+    let until = |text: &str| told.decisions.iter().filter(|d| d.until == Timestamp::parse(text).ok()).count();
+    assert_eq!((until("2026-09-02T00:00:00Z"), until("2027-09-01T00:00:00Z"), told.decisions.len()), (10, 60, 100));
+}
+
+#[test]
 fn what_cannot_be_decided_is_refused_with_the_field() {
     let mut desk = Desk::new();
     let base = exempt("news@shop.example");
@@ -179,7 +224,7 @@ fn what_cannot_be_decided_is_refused_with_the_field() {
         (NewDecision { scope: Whom::Domain, name: "a@b.example".into(), ..base.clone() }, "domain"),
         (NewDecision { until: Timestamp(NOW + LEAD_MS), ..base.clone() }, "`until`"),
         (NewDecision { until: Timestamp(NOW + 400 * DAY), ..base.clone() }, "366 days"),
-        (NewDecision { from: Some(Timestamp(NOW)), ..base.clone() }, "12 s ahead"),
+        (NewDecision { from: Some(Timestamp(NOW)), ..base.clone() }, "15 s ahead"),
         (NewDecision { factor: Some(1.0), ..base.clone() }, "`factor`"),
         (NewDecision { factor: Some(10.5), ..base.clone() }, "at most 10"),
         (NewDecision { decades: Some(1.0), ..base.clone() }, "`decades` does not go with exempt"),
@@ -190,7 +235,7 @@ fn what_cannot_be_decided_is_refused_with_the_field() {
             NewDecision { scope: Whom::Network, name: "192.0.2.0/24".into(), what: Kind::Tolerate, ..base.clone() },
             "network",
         ),
-        (NewDecision { note: "x".repeat(1025), ..base.clone() }, "1025 bytes"),
+        (NewDecision { note: "x".repeat(1025), ..base.clone() }, "1024 characters"),
     ];
     for (new, words) in cases {
         let refused = desk.ask(Wish::Decide(new.clone()), NOW).unwrap_err();
@@ -248,7 +293,7 @@ fn one_taken_back_before_it_begins_never_counts() {
 fn a_control_record_holds_a_hundred() {
     let mut desk = Desk::new();
     for n in 0..100 {
-        desk.ask(Wish::Decide(exempt("a@b.example")), NOW + n).unwrap();
+        desk.ask(Wish::Decide(NewDecision { note: format!("sale {n}"), ..exempt("a@b.example") }), NOW + n).unwrap();
     }
     let refused = desk.ask(Wish::Decide(exempt("a@b.example")), NOW + 100).unwrap_err();
     assert!(matches!(&refused, Refused::Conflict(text) if text.contains("100")), "{refused:?}");

@@ -47,10 +47,11 @@ fn history(now_s: i64) -> Vec<(i64, Value)> {
     events
 }
 
-/// Thirty messages to strangers from a network never seen before, a third of them refused.
+/// Messages to strangers from a network never seen before, a third of them refused. Of those to be exempt a dozen: more than
+/// their limits, less than ten times as much.
 fn burst(n: usize, at_s: i64, ip: &str) -> Vec<(i64, Value)> {
     let mut events = Vec::new();
-    for k in 0..30 {
+    for k in 0..if (6..10).contains(&n) { 12 } else { 30 } {
         let (rcpt, id) = (format!("stranger{k}@d{}.example", k % 7), format!("b{n}-{at_s}-{k}"));
         events.push(send(n, at_s + k, ip, &rcpt, &id));
         if k % 3 == 0 {
@@ -190,7 +191,13 @@ fn what_was_said_counts_after_a_crash_as_in_a_replay() {
     let (with, without) = (by_account(&ours), by_account(&replayed(&[])));
     let again = flags(&with, 0);
     assert_eq!(again.len(), 2, "the burst was taken out: the same again is a new incident");
-    assert_eq!(again[1]["severity"], "critical");
+    // It reaches the same as the first time.
+    let worst = |incident: &Value| {
+        let of = |a: &&Value| a["incident"] == incident["incident"] && a["severity"] == "critical";
+        with[&account(0)].iter().filter(of).count() > 0
+    };
+    assert!(worst(again[0]) && worst(again[1]));
+    assert_eq!(again[1]["severity"], again[0]["severity"]);
     let news = |a: &Value| a["burst"]["new_recipients"].as_u64().unwrap();
     assert_eq!(news(again[1]), news(again[0]), "and its recipients are strangers again");
     assert_eq!(flags(&without, 0).len(), 1);

@@ -88,7 +88,7 @@ pub(super) struct Arguments {
     /// Begin with what an earlier replay has learned
     #[arg(long, value_name = "FILE")]
     load_state: Option<PathBuf>,
-    /// What people have decided about accounts (exempt, tolerate, pin, close), one control record a line
+    /// What people have decided (exempt, tolerate, pin, close, hijack), one control record a line
     #[arg(long, value_name = "FILE")]
     control: Option<PathBuf>,
     /// Keep what was learned, for the next log

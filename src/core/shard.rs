@@ -168,6 +168,11 @@ impl Shard {
         self.accounts.give_all(give);
     }
 
+    /// How many incidents are open, heartbeats' left out.
+    pub fn open(&self) -> usize {
+        self.open_incidents().filter(|(account, _)| !beat::is_beat(account.name())).count()
+    }
+
     /// Open incidents, by the moment they are due to be cleared.
     pub fn open_incidents(&self) -> impl Iterator<Item = (&Account, &Incident)> {
         self.due.iter().filter_map(|&(_, place)| {
@@ -351,6 +356,10 @@ impl Shard {
         self.due.remove(&(due_ms, place as u32));
         let account = self.accounts.touch(place);
         let Some(incident) = account.close(due_ms) else { return };
+        // Of a heartbeat's nobody was told that it began.
+        if beat::is_beat(account.name()) {
+            return;
+        }
         out.push(Alert {
             v: 1,
             id: incident::alert_id(&incident.id, AlertKind::Cleared),
@@ -367,7 +376,7 @@ impl Shard {
             burst: incident.totals.burst(),
             action: Action::None,
             exempt: None,
-            heartbeat: beat::is_beat(account.name()),
+            heartbeat: false,
             by: self.policy.by.clone(),
         });
     }

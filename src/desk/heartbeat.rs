@@ -15,7 +15,7 @@ use super::webhook::body::{IncidentState, Message, What};
 use super::webhook::outcome::Outcome;
 use super::webhook::record::Attempt;
 use super::webhook::sign::webhook_id;
-use crate::core::alert::{Alert, Severity};
+use crate::core::alert::{Alert, AlertKind, Severity};
 use crate::core::beat::DOMAIN;
 use crate::event::{EncodeError, Event, Kind, Recipients, Send, Status, Timestamp, encode};
 use crate::kafka::partitioner::partition_of;
@@ -119,7 +119,8 @@ impl Heart {
 
     /// Takes an alert that is marked. Returns what is to be said, once a beat.
     pub fn answer(&mut self, alert: &Alert, now_ms: i64) -> Option<News> {
-        let partition = partition(&alert.account)?;
+        // That one ended says nothing of this beat.
+        let partition = partition(&alert.account).filter(|_| alert.kind == AlertKind::Flagged)?;
         let beat = self.beat.as_mut().filter(|beat| beat.slot == alert.ts.0.div_euclid(self.interval_ms.max(1)))?;
         let answer = beat.answers.get_mut(&partition).filter(|answer| answer.is_none())?;
         *answer = Some(now_ms.saturating_sub(beat.published_ms).max(0));

@@ -178,7 +178,7 @@ fn work(shared: &Shared) -> Result<(), Error> {
         }
         active.hear();
         active.hold_back(&consumer);
-        if active.taken >= BATCH || (is_idle && (active.has_news() || active.is_due())) {
+        if active.taken >= BATCH || active.clerk.has_news() || (is_idle && (active.has_news() || active.is_due())) {
             active.write(&consumer)?;
         }
         // Nothing is sent before it is recorded that it is to be sent.
@@ -270,6 +270,12 @@ impl<'a> Active<'a> {
             })?;
         }
         book.restored();
+        if let Err(e) = clerk.look(reader, &t.control, &ours) {
+            tracing::warn!(
+                "{}: what was decided cannot be read, and nothing can be decided until it can: {e}",
+                t.control
+            );
+        }
         let wanting = deliveries.restored(now_ms());
         if !wanting.is_empty() {
             // What waits to be delivered is little of what there is: it is read again rather than kept in mind.
@@ -397,7 +403,9 @@ impl<'a> Active<'a> {
             self.records.extend(self.deliveries.expire(now_ms));
         }
         while let Ok(command) = self.shared.commands().try_recv() {
-            let records = self.clerk.grant(command, &mut self.book, &mut self.deliveries, now_ms);
+            // By the clock as it is now: a decision begins soon after.
+            let records =
+                self.clerk.grant(command, &mut self.book, &mut self.deliveries, crate::kafka::outlet::now_ms());
             self.records.extend(records);
         }
         if self.shown.elapsed() > Duration::from_millis(500) {
@@ -473,7 +481,7 @@ impl<'a> Active<'a> {
             tracing::info!(incident = notice.incident, accounts = notice.accounts.len(), "{:?}", notice.kind);
         }
         (self.taken, self.has_moved) = (0, false);
-        self.clerk.stored();
+        self.clerk.stored(now_ms());
         self.shared.alerts_next.store(self.next_offset, Ordering::Release);
         self.shared.metrics.desk_open_incidents.set(self.book.open() as i64);
         Ok(())

@@ -57,6 +57,8 @@ pub struct Command {
     pub wish: Wish,
     /// Who.
     pub who: Arc<str>,
+    /// After this nobody waits for the answer: it is not to be done any more.
+    pub until: Instant,
     /// The answer, given when it is stored what was done.
     pub reply: Sender<Result<Value, Refused>>,
 }

@@ -27,6 +27,8 @@ use super::token::{Hash, Token};
 
 /// What anybody may ask: balancers and supervisors have no tokens.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+/// What proxies add to what they pass on.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
 /// A longer token is none of ours.
 const TOKEN_BYTES_MAX: usize = 256;
 
@@ -158,6 +160,13 @@ impl Access {
     /// Whoever reaches the loopback. A web page that the operator looks at reaches it as well, by a name of its own that points
     /// here (DNS rebinding): its requests then carry that name.
     fn local(&self, headers: &HeaderMap) -> Result<Who, Problem> {
+        if FORWARDED.iter().any(|name| headers.contains_key(*name)) {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "a proxy asks for somebody else, and there are no tokens",
+                "Configure [[http.token]] before a proxy stands before it.",
+            ));
+        }
         let host = single(headers, &HOST).and_then(|h| h.parse::<Authority>().ok());
         let host = host.map(|a| a.host().to_ascii_lowercase()).unwrap_or_default();
         let address = host.trim_matches(['[', ']']).parse::<IpAddr>();

@@ -1,5 +1,7 @@
 //! The pages on which people say what an incident was, and decide about accounts.
 
+use std::time::Instant;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -88,25 +90,34 @@ async fn wish(desk: &Desk, who: &Who, right: Right, wish: Wish) -> Result<serde_
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "the desk is busy, or another one takes over",
-            "Look whether it was done, and ask again: what is asked twice is done once.",
+            "Look whether it was done before you ask again.",
         )
     };
-    if !desk.shared.command(Command { wish, who: who.name.clone(), reply }) {
+    if !desk.shared.command(Command { wish, who: who.name.clone(), until: Instant::now() + ANSWER_WITHIN, reply }) {
         return Err(late());
     }
     let asked = tokio::task::spawn_blocking(move || answer.recv_timeout(ANSWER_WITHIN));
     match asked.await {
         Ok(Ok(Ok(answer))) => Ok(answer),
         Ok(Ok(Err(refused))) => {
-            let (status, cure) = match &refused {
-                Refused::Unknown(_) => (StatusCode::NOT_FOUND, "Check the id."),
-                Refused::Conflict(_) => (StatusCode::CONFLICT, "Nothing was changed."),
-                Refused::Invalid(_) => (StatusCode::BAD_REQUEST, "Nothing was changed: correct the request."),
+            let status = match &refused {
+                Refused::Unknown(_) => StatusCode::NOT_FOUND,
+                Refused::Conflict(_) => StatusCode::CONFLICT,
+                Refused::Invalid(_) => StatusCode::BAD_REQUEST,
             };
-            Err(Problem::new(status, refused.to_string(), cure))
+            let text = refused.to_string();
+            let (detail, cure) = text.split_once(": ").unwrap_or((&text, "nothing was changed"));
+            Err(Problem::new(status, detail, sentence(cure)))
         }
         _ => Err(late()),
     }
+}
+
+/// With a capital, where a letter begins it, and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|c| c.to_ascii_uppercase());
+    first.into_iter().chain(letters).chain(['.']).collect()
 }
 
 async fn acknowledge(
