@@ -75,11 +75,13 @@ impl Desk {
 
 /// What the lines of the audit say.
 fn audit(done: &Done) -> Vec<&str> {
-    let line = |r| match r {
-        &Record::Audit(ref entry) => Some(&*entry.what),
-        _ => None,
-    };
-    done.records.iter().filter_map(line).collect()
+    let mut lines = Vec::new();
+    for record in &done.records {
+        if let Record::Audit(entry) = record {
+            lines.push(&*entry.what);
+        }
+    }
+    lines
 }
 
 fn exempt(name: &str) -> NewDecision {

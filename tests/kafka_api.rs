@@ -112,21 +112,20 @@ fn schemathesis(d: &Deployment<'_>, instance: &Instance, arguments: &[&str]) -> 
     command.args(["--request-timeout", "20", "--continue-on-failure", "--suppress-health-check", "all"]);
     command.args(arguments);
     let mut child = command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
-    let (began, mut status) = (Instant::now(), None);
-    while status.is_none() && began.elapsed() < SCHEMATHESIS {
+    let began = Instant::now();
+    while began.elapsed() < SCHEMATHESIS && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(100));
-        status = child.try_wait().unwrap();
     }
-    if status.is_none() {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
+    // It has ended, or has to.
+    let _ = child.kill();
+    let status = child.wait().unwrap();
     let said = std::fs::read_to_string(&log).unwrap();
-    if status.and_then(|s| s.code()) == Some(3) {
+    if status.code() == Some(3) {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{said}");
         eprintln!("skipped: {said}");
         return false;
     }
-    assert_eq!(status.and_then(|s| s.code()), Some(0), "{said}");
+    assert_eq!(status.code(), Some(0), "{said}");
     eprintln!("{} s; {}", began.elapsed().as_secs(), said.lines().rev().take(12).collect::<Vec<_>>().join(" | "));
     true
 }

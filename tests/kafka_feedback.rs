@@ -91,7 +91,7 @@ fn by_account(alerts: &Alerts) -> BTreeMap<String, Vec<Value>> {
     all
 }
 
-fn flags<'a>(alerts: &'a BTreeMap<String, Vec<Value>>, n: usize) -> Vec<&'a Value> {
+fn flags(alerts: &BTreeMap<String, Vec<Value>>, n: usize) -> Vec<&Value> {
     let of = alerts.get(&account(n));
     of.into_iter().flatten().filter(|a| a["kind"] == "account.flagged").collect()
 }

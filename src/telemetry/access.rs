@@ -2,7 +2,7 @@
 //!
 //! | listens on | tokens | who may |
 //! | --- | --- | --- |
-//! | loopback | none | whoever reaches it, everything; but no web page (see [`Access::local`]) |
+//! | loopback | none | whoever reaches it, everything; but no web page (see `Access::local`) |
 //! | loopback or beyond | some | whoever has one, what its roles say |
 //! | beyond the loopback | none | nobody, anything |
 //!

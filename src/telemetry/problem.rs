@@ -78,7 +78,7 @@ const KINDS: &[(StatusCode, &str, &str, &str)] = &[
 /// What went wrong, and what to do about it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Problem {
-    r#type: String,
+    r#type: Box<str>,
     title: &'static str,
     #[serde(serialize_with = "number")]
     status: StatusCode,
@@ -99,9 +99,9 @@ impl Problem {
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>, cure: impl Into<String>) -> Self {
         let known = KINDS.iter().find(|k| k.0 == status);
         let (r#type, title) = match known {
-            Some((_, name, title, _)) => (format!("/problems/{name}"), *title),
+            Some((_, name, title, _)) => (format!("/problems/{name}").into(), *title),
             // As the RFC has it, for what its status says all about.
-            None => ("about:blank".to_owned(), status.canonical_reason().unwrap_or_default()),
+            None => ("about:blank".into(), status.canonical_reason().unwrap_or_default()),
         };
         Self { r#type, title, status, detail: detail.into(), cure: cure.into(), partition: None, ask_instance: None }
     }

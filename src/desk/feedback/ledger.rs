@@ -570,7 +570,8 @@ impl Decided {
             return None;
         }
         // Characters here, bytes there: a long one is cut, the desk has all of it.
-        let note = self.note.as_deref().map(|note| note[..note.floor_char_boundary(TEXT_MAX)].to_owned());
+        let fits = |(i, c): &(usize, char)| i + c.len_utf8() <= TEXT_MAX;
+        let note = self.note.as_ref().map(|note| note.char_indices().take_while(fits).map(|(_, c)| c).collect());
         let (by, id) = (Some(self.by.clone()), Some(self.id.clone()));
         Some(Decision { what, from: self.from, until: self.until, by, note, id })
     }
