@@ -338,6 +338,10 @@ fn a_desk_that_dies_sends_nothing_twice_that_was_confirmed_and_loses_nothing() {
     for (n, part) in all.chunks(all.len() / kills as usize + 1).enumerate() {
         receiver.mood(if n % 2 == 0 { Mood::Mixed } else { Mood::Fine });
         write(&d, part);
+        if n == 0 {
+            // So that something was confirmed before a kill, however long it takes to begin.
+            await_taken(&receiver, part.len() / 2, LIMIT);
+        }
         std::thread::sleep(Duration::from_millis(300 + dice.below(2500)));
         let victim = (0..2).find(|&i| desks[i].log().contains("http://") && is_active(&desks[i]));
         active_killed += u32::from(victim.is_some());
