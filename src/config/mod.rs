@@ -16,6 +16,7 @@ use crate::desk;
 use crate::event::Limits;
 use crate::kafka::{self, Kafka};
 use crate::logs::postfix;
+use crate::relays;
 use crate::run;
 
 /// Every key with its default, commented.
@@ -44,6 +45,8 @@ pub struct Config {
     pub http: run::Http,
     /// Incidents.
     pub desk: desk::Settings,
+    /// Relays and what is done about them.
+    pub relays: relays::Settings,
     /// What it says about itself.
     pub log: Log,
 }
@@ -150,6 +153,14 @@ pub enum Error {
         /// What is wrong.
         source: desk::settings::BadSettings,
     },
+    /// The same, of the relays.
+    #[error("{name}: {source}")]
+    Relays {
+        /// The file.
+        name: String,
+        /// What is wrong.
+        source: relays::settings::BadSettings,
+    },
 }
 
 impl Config {
@@ -186,6 +197,7 @@ impl Config {
         let run = config.run.check().and_then(|()| config.http.check());
         run.map_err(|source| Error::Run { name: name.to_owned(), source })?;
         config.desk.check().map_err(|source| Error::Desk { name: name.to_owned(), source })?;
+        config.relays.check().map_err(|source| Error::Relays { name: name.to_owned(), source })?;
         Ok(config)
     }
 
@@ -360,6 +372,20 @@ mod tests {
         let given: toml::Table = toml::from_str(&text).unwrap();
         let stated = given["desk"]["mail"][0].as_table().unwrap().len();
         assert_eq!(stated, toml::Table::try_from(Mailbox::default()).unwrap().len(), "every key");
+    }
+
+    #[test]
+    fn the_pool_of_the_reference_can_be_used() {
+        let block: Vec<&str> = REFERENCE.lines().filter_map(|l| l.strip_prefix("#   ")).collect();
+        let begin = block.iter().position(|l| *l == "[[relays.pool]]").unwrap();
+        let text = block[begin..].iter().take_while(|l| !l.starts_with("[[relays") || l.contains("pool")).copied();
+        let relays = Config::parse(&text.collect::<Vec<_>>().join("\n"), "reference").unwrap().relays;
+        let (pool, member) = relays.by_host("mx-out-1").unwrap();
+        assert_eq!((&*pool.name, &*member.relay, pool.member.len()), ("shared", "out-1", 2));
+        let twice = "[[relays.pool]]\nname = \"a\"\nmember = [{ relay = \"x\" }, { relay = \"x\" }]\n";
+        check(twice, "member `x`: a relay needs a name that no other has");
+        check("[[relays.pool]]\nname = \"a\"\n", "relays.pool `a` has no member");
+        check("[relays]\nmode = \"aut\"\n", "relays.mode");
     }
 
     #[test]

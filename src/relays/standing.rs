@@ -1,0 +1,137 @@
+//! What is in force now: what every hand answers from, on every instance. Pure; the time is an argument.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::measure::{Kind, Measure, State};
+
+/// The measures in force, by whom they are about. An account that is stopped and throttled is stopped.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    stopped: HashMap<Box<str>, Arc<Measure>>,
+    throttled: HashMap<Box<str>, Arc<Measure>>,
+    pulled: HashMap<Box<str>, Arc<Measure>>,
+    version: u64,
+}
+
+impl Standing {
+    /// Takes in a measure as it stands now, in the place of what was known of its subject and kind. One that ended takes only
+    /// itself out, never a later one about the same subject.
+    pub fn take(&mut self, measure: Measure) {
+        let of_kind = match measure.kind {
+            Kind::Stop => &mut self.stopped,
+            Kind::Throttle => &mut self.throttled,
+            Kind::Pull => &mut self.pulled,
+        };
+        let known = of_kind.get(&*measure.subject);
+        if measure.state == State::InForce {
+            if known.is_none_or(|k| k.id == measure.id || k.made_ms <= measure.made_ms) {
+                of_kind.insert(measure.subject.as_str().into(), Arc::new(measure));
+                self.version += 1;
+            }
+        } else if known.is_some_and(|k| k.id == measure.id) {
+            of_kind.remove(&*measure.subject);
+            self.version += 1;
+        }
+    }
+
+    /// Takes a measure out, whatever it was about: its record is gone.
+    pub fn forget(&mut self, id: &str) {
+        let before = self.len();
+        for of_kind in [&mut self.stopped, &mut self.throttled, &mut self.pulled] {
+            of_kind.retain(|_, m| m.id != id);
+        }
+        self.version += u64::from(self.len() != before);
+    }
+
+    /// Lets go what has expired by `now_ms`.
+    pub fn sweep(&mut self, now_ms: i64) {
+        let before = self.len();
+        for of_kind in [&mut self.stopped, &mut self.throttled, &mut self.pulled] {
+            of_kind.retain(|_, m| m.is_in_force(now_ms));
+        }
+        self.version += u64::from(self.len() != before);
+    }
+
+    /// What is in force about an account, as folded: a stop, else a throttle.
+    pub fn account(&self, account: &str, now_ms: i64) -> Option<&Arc<Measure>> {
+        let in_force = |m: &&Arc<Measure>| m.is_in_force(now_ms);
+        self.stopped.get(account).filter(in_force).or_else(|| self.throttled.get(account).filter(in_force))
+    }
+
+    /// The pull in force of a relay.
+    pub fn relay(&self, relay: &str, now_ms: i64) -> Option<&Arc<Measure>> {
+        self.pulled.get(relay).filter(|m| m.is_in_force(now_ms))
+    }
+
+    /// All that is in force of a kind, by subject.
+    pub fn all(&self, kind: Kind, now_ms: i64) -> Vec<&Arc<Measure>> {
+        let of_kind = match kind {
+            Kind::Stop => &self.stopped,
+            Kind::Throttle => &self.throttled,
+            Kind::Pull => &self.pulled,
+        };
+        let mut all: Vec<_> = of_kind.values().filter(|m| m.is_in_force(now_ms)).collect();
+        all.sort_by(|a, b| a.subject.cmp(&b.subject));
+        all
+    }
+
+    /// Goes up with every change; what expires shows with [`Standing::sweep`].
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn len(&self) -> usize {
+        self.stopped.len() + self.throttled.len() + self.pulled.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Timestamp;
+
+    fn measure(id: &str, kind: Kind, subject: &str, made_ms: i64, state: State) -> Measure {
+        Measure {
+            v: 1,
+            id: id.to_owned(),
+            kind,
+            subject: subject.to_owned(),
+            tenant: String::new(),
+            pool: String::new(),
+            incident: "i-1".to_owned(),
+            accounts: Vec::new(),
+            state,
+            ts: Timestamp(made_ms),
+            made_ms,
+            since_ms: Some(made_ms),
+            until_ms: made_ms + 1000,
+            by: "mailfuse".to_owned(),
+            why: String::new(),
+            ended: None,
+        }
+    }
+
+    #[test]
+    fn what_is_in_force_ends_by_its_record_or_its_expiry_and_by_no_older_one() {
+        let mut standing = Standing::default();
+        standing.take(measure("m-1", Kind::Stop, "ann", 0, State::InForce));
+        standing.take(measure("m-2", Kind::Throttle, "ann", 0, State::InForce));
+        standing.take(measure("m-3", Kind::Pull, "out-1", 0, State::InForce));
+        standing.take(measure("m-4", Kind::Stop, "bob", 0, State::Shadow));
+        assert_eq!(standing.account("ann", 500).map(|m| m.kind), Some(Kind::Stop));
+        assert!(standing.account("bob", 500).is_none() && standing.relay("ann", 500).is_none());
+        assert!(standing.relay("out-1", 999).is_some() && standing.relay("out-1", 1000).is_none());
+
+        standing.take(measure("m-5", Kind::Stop, "ann", 400, State::InForce));
+        standing.take(measure("m-1", Kind::Stop, "ann", 0, State::Ended));
+        assert_eq!(standing.account("ann", 1200).map(|m| &*m.id), Some("m-5"));
+        let version = standing.version();
+        standing.take(measure("m-5", Kind::Stop, "ann", 400, State::Ended));
+        assert_eq!(standing.account("ann", 500).map(|m| m.kind), Some(Kind::Throttle), "it comes to light again");
+        assert!(standing.version() > version);
+        standing.sweep(1000);
+        assert!(standing.all(Kind::Throttle, 500).is_empty() && standing.all(Kind::Pull, 500).is_empty());
+    }
+}
