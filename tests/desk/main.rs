@@ -1,0 +1,15 @@
+//! The desk, without brokers: what people say, what is sent, to real receivers on this host.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail, and so may what tests share")]
+
+#[path = "../desk_webhook_support/mod.rs"]
+mod desk_webhook_support;
+
+mod digest;
+mod feedback;
+mod mail;
+mod mail_render;
+mod webhook;
+mod webhook_bodies;
+mod webhook_grouping;
+mod webhook_outbox;
