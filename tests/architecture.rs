@@ -309,3 +309,26 @@ fn the_top_of_the_tree_is_tidy() {
     let stray: Vec<_> = top.iter().filter(|n| !n.starts_with('.') && !allowed.contains(&n.as_str())).collect();
     assert!(stray.is_empty(), "{stray:?}");
 }
+
+#[test]
+fn every_configuration_in_the_readme_can_be_used() {
+    let readme = include_str!("../README.md");
+    let (mut blocks, mut block) = (Vec::new(), String::new());
+    for line in readme.lines().chain(["end"]) {
+        match line.strip_prefix("    ") {
+            Some(code) => block.push_str(&format!("{code}\n")),
+            None if line.is_empty() && !block.is_empty() => block.push('\n'),
+            None => blocks.push(std::mem::take(&mut block)),
+        }
+    }
+    let tables = blocks.iter().filter(|b| b.starts_with('['));
+    let mut used = 0;
+    for text in tables {
+        // A command may stand behind the file that it is about.
+        let text: String = text.lines().filter(|l| !l.starts_with("mailfuse ")).map(|l| format!("{l}\n")).collect();
+        let read = mailfuse::config::Config::parse(&text, "README.md");
+        assert!(read.is_ok(), "{}\n{text}", read.unwrap_err());
+        used += 1;
+    }
+    assert!(used >= 4, "{used} configurations");
+}

@@ -265,3 +265,43 @@ fn with_tokens_the_commands_need_one_and_schemathesis_finds_nothing() {
     schemathesis(&d, &one, &[&ALL_BUT[..], &["--header", &header]].concat());
     assert!(!one.log().contains(token), "a token in the log");
 }
+
+/// The README's way to let others in: a token made, its table put into the configuration, SIGHUP.
+#[test]
+fn a_token_made_as_the_readme_says_is_let_in_after_a_reload() {
+    let Some(broker) = Broker::shared() else { return };
+    let d = Deployment::new(broker, "reload", 1);
+    let one = d.start("one");
+    one.await_ready();
+    assert_eq!(ask(&one, "/v1/desk", None).0, 200, "on this host, without tokens");
+
+    let readme = include_str!("../README.md");
+    let line = readme.lines().find(|l| l.starts_with("    mailfuse token new ")).expect("the README makes a token");
+    let made = Command::new("sh")
+        .args(["-c", &line.trim().replacen("mailfuse", env!("CARGO_BIN_EXE_mailfuse"), 1)])
+        .current_dir(d.folder.path())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let token = std::fs::read_to_string(d.folder.path().join("console.token")).unwrap();
+    let config = std::fs::read_to_string(&one.config).unwrap();
+    // A file that is wrong changes nothing, and says so.
+    std::fs::write(&one.config, format!("{config}\n[[http.token]]\nname = \"console\"\n")).unwrap();
+    one.signal("HUP");
+    one.await_log("http.token `console`");
+    assert_eq!(ask(&one, "/v1/desk", None).0, 200);
+    std::fs::write(&one.config, format!("{config}\n{}", String::from_utf8(made.stderr).unwrap())).unwrap();
+    one.signal("HUP");
+    wait_until("who has no token is sent away", LIMIT, || ask(&one, "/v1/desk", None).0 == 401);
+    assert_eq!(ask(&one, "/v1/desk", Some(token.trim())).0, 200);
+    assert_eq!(ask(&one, "/healthz", None).0, 200);
+
+    let asked = |more: &[&str]| {
+        let mut command = run_support::mailfuse();
+        command.args(["desk", "incidents", "--config"]).arg(&one.config).args(["--at", &one.http()]).args(more);
+        command.current_dir(d.folder.path()).output().unwrap()
+    };
+    assert!(!asked(&[]).status.success());
+    let answered = asked(&["--token-file", "console.token"]);
+    assert!(answered.status.success(), "{}", String::from_utf8_lossy(&answered.stderr));
+}
