@@ -321,11 +321,14 @@ fn every_configuration_in_the_readme_can_be_used() {
             None => blocks.push(std::mem::take(&mut block)),
         }
     }
-    let tables = blocks.iter().filter(|b| b.starts_with('['));
     let mut used = 0;
-    for text in tables {
-        // A command may stand behind the file that it is about.
-        let text: String = text.lines().filter(|l| !l.starts_with("mailfuse ")).map(|l| format!("{l}\n")).collect();
+    for block in &blocks {
+        // Commands may stand before and behind the file that they are about.
+        let lines = block.lines().skip_while(|l| !l.starts_with('[')).filter(|l| !l.starts_with("mailfuse "));
+        let text: String = lines.map(|l| format!("{l}\n")).collect();
+        if text.is_empty() {
+            continue;
+        }
         let read = mailfuse::config::Config::parse(&text, "README.md");
         assert!(read.is_ok(), "{}\n{text}", read.unwrap_err());
         used += 1;
