@@ -6,6 +6,7 @@ pub mod access;
 pub mod account;
 pub mod description;
 mod door;
+mod hands;
 pub mod http;
 mod labels;
 pub mod logs;
@@ -17,6 +18,7 @@ pub mod status;
 pub mod token;
 
 pub use access::Access;
+pub use hands::HandsMetrics;
 pub use account::AccountView;
 pub use http::serve;
 pub use metrics::{Metrics, Rebalance, Reload};
