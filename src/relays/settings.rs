@@ -130,6 +130,11 @@ impl Settings {
         self.pool.iter().flat_map(|pool| pool.member.iter().map(move |member| (pool, member)))
     }
 
+    /// Whether anything of an instance answers from what is in force, beside its pages.
+    pub fn has_hands(&self) -> bool {
+        !self.policy.listen.is_empty() || !self.agent.listen.is_empty() || !self.file.is_empty()
+    }
+
     /// How far stops of a tenant's accounts go by themselves.
     pub fn mode_of_tenant(&self, tenant: &str) -> Mode {
         self.tenant_mode.get(tenant).copied().unwrap_or(self.mode)

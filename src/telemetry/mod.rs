@@ -18,8 +18,8 @@ pub mod status;
 pub mod token;
 
 pub use access::Access;
-pub use hands::HandsMetrics;
 pub use account::AccountView;
+pub use hands::HandsMetrics;
 pub use http::serve;
 pub use metrics::{Metrics, Rebalance, Reload};
 pub use status::{AccountAnswer, Live};

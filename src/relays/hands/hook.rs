@@ -260,11 +260,7 @@ impl Hooks {
     }
 
     /// The calls to be begun now, at most as many as may run. Record each, then [`Hooks::begin`] it.
-    pub fn owed<'m>(
-        &self,
-        measures: impl IntoIterator<Item = &'m Measure>,
-        now_ms: i64,
-    ) -> Vec<(Call, &'m Measure)> {
+    pub fn owed<'m>(&self, measures: impl IntoIterator<Item = &'m Measure>, now_ms: i64) -> Vec<(Call, &'m Measure)> {
         let mut owed = self.ledger.owed(&self.hooks, measures, now_ms);
         // Nothing about a measure while something about it runs: a release must not overtake its stop.
         owed.retain(|(call, _)| {
@@ -416,8 +412,12 @@ mod tests {
     #[test]
     fn a_hook_gets_its_line_and_a_release_does_not_overtake_its_stop() {
         let folder = tempfile::tempdir().unwrap();
-        let script = format!("read line; echo "$line" >> {0}/got; until [ -e {0}/go ]; do sleep 0.02; done; echo ok", folder.path().display());
-        let hook = Hook { command: ["/bin/sh", "-c", &script].map(str::to_owned).into(), ..hook("h", &Hook::default().on) };
+        let script = format!(
+            "read line; echo \"$line\" >> {0}/got; until [ -e {0}/go ]; do sleep 0.02; done; echo ok",
+            folder.path().display()
+        );
+        let hook =
+            Hook { command: ["/bin/sh", "-c", &script].map(str::to_owned).into(), ..hook("h", &Hook::default().on) };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let _entered = runtime.enter();
         let mut hooks = Hooks::new(&[hook], [], Arc::new(Metrics::new()));
@@ -445,7 +445,10 @@ mod tests {
         assert_eq!(finish(&mut hooks)[0].verb, Verb::Release);
         let got = std::fs::read_to_string(folder.path().join("got")).unwrap();
         let lines: Vec<serde_json::Value> = got.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-        assert_eq!((&lines[0]["verb"], &lines[0]["account"], &lines[0]["idempotency_key"]), (&"stop".into(), &"ann".into(), &"m-1/stop".into()));
+        assert_eq!(
+            (&lines[0]["verb"], &lines[0]["account"], &lines[0]["idempotency_key"]),
+            (&"stop".into(), &"ann".into(), &"m-1/stop".into())
+        );
         assert_eq!((&lines[1]["verb"], &lines[1]["until"]), (&"release".into(), &"1970-01-01T00:10:00.000Z".into()));
     }
 }

@@ -99,10 +99,7 @@ struct Maps {
 /// The pages of the maps.
 pub(super) fn router(board: Arc<Board>) -> Router {
     let maps = Maps { board, last: Arc::default() };
-    Router::new()
-        .route("/v1/maps/stopped", get(stopped))
-        .route("/v1/maps/pulled", get(pulled))
-        .with_state(maps)
+    Router::new().route("/v1/maps/stopped", get(stopped)).route("/v1/maps/pulled", get(pulled)).with_state(maps)
 }
 
 async fn stopped(State(maps): State<Maps>, headers: HeaderMap) -> Result<Response, Problem> {

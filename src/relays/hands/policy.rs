@@ -200,7 +200,9 @@ async fn converse(mut stream: TcpStream, desk: &Desk) -> Option<()> {
         let mut patience = idle;
         let mut until = tokio::time::Instant::now() + idle;
         let (written, used) = loop {
-            if let Some((request, used)) = request::parse(&bytes).inspect_err(|e| tracing::debug!("policy: {e}")).ok()? {
+            if let Some((request, used)) =
+                request::parse(&bytes).inspect_err(|e| tracing::debug!("policy: {e}")).ok()?
+            {
                 break (answer(&request, desk)?, used);
             }
             if !bytes.is_empty() && patience != PATIENCE {
@@ -279,7 +281,9 @@ mod tests {
         let desk = desk(&Policy { throttle_recipients: 2, ..Policy::default() });
         assert_eq!(said(&desk, "tim@x.example", "a@y"), "action=DUNNO\n\n");
         assert_eq!(said(&desk, "tim@x.example", "b@y"), "action=DUNNO\n\n");
-        assert!(said(&desk, "tim@x.example", "c@y").starts_with("action=DEFER_IF_PERMIT 4.7.1 tim@x.example writes to"));
+        assert!(
+            said(&desk, "tim@x.example", "c@y").starts_with("action=DEFER_IF_PERMIT 4.7.1 tim@x.example writes to")
+        );
         assert_eq!(said(&desk, "tim@x.example", ""), "action=DUNNO\n\n", "no recipient, no count");
         assert!(desk.trying().is_empty() && desk.confirmations().is_empty(), "it is not stopped");
     }

@@ -72,11 +72,8 @@ mod tests {
         let twice = [text.as_bytes(), b"request="].concat();
         let (request, used) = parse(&twice).unwrap().unwrap();
         assert_eq!(used, text.len());
-        let wanted = Request {
-            sasl_username: "Ann@x.example",
-            recipient: "you@y.example",
-            client_address: "192.0.2.7",
-        };
+        let wanted =
+            Request { sasl_username: "Ann@x.example", recipient: "you@y.example", client_address: "192.0.2.7" };
         assert_eq!(request, wanted);
         for end in 0..text.len() {
             assert_eq!(parse(&text.as_bytes()[..end]), Ok(None), "{end}");
