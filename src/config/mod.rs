@@ -389,6 +389,38 @@ mod tests {
     }
 
     #[test]
+    fn the_hands_of_the_reference_can_be_used() {
+        use crate::relays::hands::settings::{FileList, Form, Hook, What};
+        let block: Vec<&str> = REFERENCE.lines().filter_map(|l| l.strip_prefix("#   ")).collect();
+        let table = |name: &str, lines: usize| {
+            let begin = block.iter().position(|l| *l == name).unwrap();
+            block[begin..begin + 1 + lines].join("\n")
+        };
+        let keys = |table: toml::Table| table.len();
+        let files = table("[[relays.file]]", keys(toml::Table::try_from(FileList::default()).unwrap()));
+        let list = FileList {
+            path: "/etc/postfix/stopped".into(),
+            what: What::Stopped,
+            form: Form::Postfix,
+            reload: vec!["/usr/sbin/postmap".to_owned(), "/etc/postfix/stopped".to_owned()],
+            timeout_s: 10,
+        };
+        assert_eq!(Config::parse(&files, "reference").unwrap().relays.file, [list]);
+        let hooks = table("[[relays.hook]]", keys(toml::Table::try_from(Hook::default()).unwrap()));
+        let command = vec!["/usr/local/bin/stop-account".to_owned(), "--quiet".to_owned()];
+        let hook = Hook { name: "billing".to_owned(), command, ..Hook::default() };
+        assert_eq!(Config::parse(&hooks, "reference").unwrap().relays.hook, [hook]);
+
+        check("[relays.policy]\nlisten = \"0.0.0.0:10040\"\n", "can be reached from other hosts");
+        check("[relays.agent]\nlisten = \"10041\"\n", "relays.agent.listen `10041` is not an address and a port");
+        check("[relays.policy]\naction = \"filter\"\n", "relays.policy.filter must be");
+        check("[relays.policy]\ntext = \"{acount}\"\n", "relays.policy.text: knows {account}");
+        check("[[relays.file]]\npath = \"stopped\"\n", "relays.file `stopped`: path must be a whole path");
+        check("[[relays.file]]\npath = \"/x\"\nreload = [\"postmap\"]\n", "reload must be a program by its whole path");
+        check("[[relays.hook]]\nname = \"h\"\ncommand = [\"stop\"]\n", "relays.hook `h`: command must be a program");
+    }
+
+    #[test]
     fn the_token_of_the_reference_can_be_used() {
         use crate::telemetry::access::Right;
         let block: Vec<&str> = REFERENCE.lines().filter_map(|l| l.strip_prefix("#   ")).collect();

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use super::Desk;
 use crate::config::Config;
 use crate::event::Timestamp;
+use crate::relays::Hands;
 use crate::run;
 use crate::telemetry::status::{AccountAnswer, ControlStatus, Live, State, Status, Totals};
 use crate::telemetry::{self, Metrics};
@@ -67,6 +68,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     metrics.config(&config.digest());
     let desk = Arc::new(run::start_desk(config, http, Arc::clone(&metrics))?);
+    let hands = Hands::start(&config.relays, &config.kafka, &metrics)?;
     let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
     let view = View {
         desk: Arc::clone(&desk),
@@ -78,7 +80,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let (stop, stopped) = tokio::sync::watch::channel(false);
     if let Some(listener) = listener {
         let access = Arc::new(run::access(config, &listener, &metrics)?);
-        runtime.spawn(telemetry::serve(listener, access, Arc::new(view), metrics, desk.router(), stopped));
+        let pages = desk.router().merge(hands.router());
+        runtime.spawn(telemetry::serve(listener, access, Arc::new(view), metrics, pages, stopped));
         tracing::info!("http://{}/ has incidents and alerts", http.map(|a| a.to_string()).unwrap_or_default());
     }
     let broken = runtime.block_on(async {
@@ -89,12 +92,13 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             tokio::select! {
                 _ = terminate.recv() => return Ok::<bool, std::io::Error>(false),
                 _ = interrupt.recv() => return Ok(false),
-                () = tokio::time::sleep(Duration::from_millis(500)) => if desk.is_broken() { return Ok(true) },
+                () = tokio::time::sleep(Duration::from_millis(500)) => if desk.is_broken() || hands.is_broken() { return Ok(true) },
             }
         }
     })?;
     let _ = stop.send(true);
     desk.stop();
+    hands.stop();
     runtime.shutdown_timeout(Duration::from_secs(1));
     anyhow::ensure!(!broken, "a thread of the desk ended by a bug; nothing is lost, the next desk goes on");
     tracing::info!("stopped");

@@ -2,10 +2,16 @@
 //! released, and the hands that do it.
 //!
 //! [`settings`] knows the pools, [`measure`] is one thing that was decided, and [`standing`] all that is in force now: what every
-//! hand answers from. All three are pure.
+//! hand answers from. All three are pure. [`follow`] brings what was decided from the desk topic to the [`board`] of every
+//! instance, from which its [`hands`] answer.
 
+pub mod board;
+mod follow;
+pub mod hands;
 pub mod measure;
 pub mod settings;
 pub mod standing;
 
+pub use board::Board;
+pub use hands::Hands;
 pub use settings::Settings;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
+use super::hands::settings::{self as hands, Agent, FileList, Hook, Policy};
 use super::measure::Mode;
 
 /// Section `[relays]`.
@@ -19,6 +20,14 @@ pub struct Settings {
     pub act_within_s: u32,
     /// The pools.
     pub pool: Vec<Pool>,
+    /// Lists that are kept on disk.
+    pub file: Vec<FileList>,
+    /// Programs that the active desk runs.
+    pub hook: Vec<Hook>,
+    /// The policy service for Postfix.
+    pub policy: Policy,
+    /// The server of HAProxy's agent checks.
+    pub agent: Agent,
 }
 
 /// Relays that stand in for each other.
@@ -55,7 +64,16 @@ pub struct BadSettings(pub String);
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { mode: Mode::Shadow, tenant_mode: HashMap::new(), act_within_s: 600, pool: Vec::new() }
+        Self {
+            mode: Mode::Shadow,
+            tenant_mode: HashMap::new(),
+            act_within_s: 600,
+            pool: Vec::new(),
+            file: Vec::new(),
+            hook: Vec::new(),
+            policy: Policy::default(),
+            agent: Agent::default(),
+        }
     }
 }
 
@@ -99,7 +117,7 @@ impl Settings {
         if !(10..=86_400).contains(&self.act_within_s) {
             return bad("relays.act_within_s must lie between 10 and 86400".to_owned());
         }
-        Ok(())
+        hands::check(&self.policy, &self.agent, &self.file, &self.hook)
     }
 
     /// The member that events call `host`, and its pool.
@@ -110,6 +128,11 @@ impl Settings {
     /// All members, with their pools, in the order of the configuration.
     pub fn members(&self) -> impl Iterator<Item = (&Pool, &Member)> {
         self.pool.iter().flat_map(|pool| pool.member.iter().map(move |member| (pool, member)))
+    }
+
+    /// Whether anything of an instance answers from what is in force, beside its pages.
+    pub fn has_hands(&self) -> bool {
+        !self.policy.listen.is_empty() || !self.agent.listen.is_empty() || !self.file.is_empty()
     }
 
     /// How far stops of a tenant's accounts go by themselves.

@@ -45,6 +45,12 @@ impl Standing {
         self.version += u64::from(self.len() != before);
     }
 
+    /// Puts all that was read anew in the place of what was known.
+    pub fn replace(&mut self, other: Self) {
+        let version = self.version + 1;
+        *self = Self { version, ..other };
+    }
+
     /// Lets go what has expired by `now_ms`.
     pub fn sweep(&mut self, now_ms: i64) {
         let before = self.len();

@@ -34,6 +34,7 @@ use crate::desk::{self, Desk};
 use crate::kafka::Kafka;
 use crate::kafka::outlet::Outlet;
 use crate::kafka::restore::{Allowed, Reader};
+use crate::relays::Hands;
 use crate::telemetry::{self, Access, Metrics, Reload};
 use orders::Order;
 use poll::{Lane, Poll};
@@ -68,6 +69,7 @@ pub struct Instance {
     workers: Vec<JoinHandle<()>>,
     helpers: Vec<JoinHandle<()>>,
     desk: Option<Desk>,
+    hands: Option<Hands>,
     runtime: tokio::runtime::Runtime,
     http_stop: tokio::sync::watch::Sender<bool>,
     http_address: Option<std::net::SocketAddr>,
@@ -200,7 +202,13 @@ impl Instance {
         } else {
             None
         };
+        let hands = if !options.is_stateless && (config.desk.enabled || config.relays.has_hands()) {
+            Some(Hands::start(&config.relays, &config.kafka, &metrics)?)
+        } else {
+            None
+        };
         let more = desk.as_ref().map(Desk::router).unwrap_or_default();
+        let more = more.merge(hands.as_ref().map(Hands::router).unwrap_or_default());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(16)
@@ -219,12 +227,17 @@ impl Instance {
                 http_address.map(|a| a.to_string()).unwrap_or_default()
             );
         }
-        Ok(Self { shared, options, poll, workers, helpers, desk, runtime, http_stop, http_address, http_access })
+        Ok(Self { shared, options, poll, workers, helpers, desk, hands, runtime, http_stop, http_address, http_access })
     }
 
     /// Where the HTTP server listens.
     pub fn http_address(&self) -> Option<std::net::SocketAddr> {
         self.http_address
+    }
+
+    /// The hands, where the instance has any.
+    pub fn hands(&self) -> Option<&Hands> {
+        self.hands.as_ref()
     }
 
     /// The metrics.
@@ -248,6 +261,9 @@ impl Instance {
             while !shared.is_stopping() {
                 if self.desk.as_ref().is_some_and(Desk::is_broken) {
                     shared.fail(anyhow!("a thread of the desk ended by a bug; nothing is lost, the next desk goes on"));
+                }
+                if self.hands.as_ref().is_some_and(Hands::is_broken) {
+                    shared.fail(anyhow!("the thread that follows what is stopped and pulled ended by a bug"));
                 }
                 tokio::select! {
                     _ = terminate.recv() => shared.stop(),
@@ -303,6 +319,7 @@ impl Instance {
                 "http.listen or http.advertise",
             ),
             (config.desk != before.desk, "desk"),
+            (config.relays != before.relays, "relays"),
             (config.log != before.log, "log"),
             (config.run.workers != before.run.workers, "run.workers"),
             (config.run.instance != before.run.instance, "run.instance"),
@@ -327,6 +344,9 @@ impl Instance {
         let deadline = Duration::from_secs(self.shared.epoch().run.drain_s.into()) + CLOSE;
         if let Some(desk) = self.desk {
             desk.stop();
+        }
+        if let Some(hands) = self.hands {
+            hands.stop();
         }
         join(self.poll, "poll", began + deadline);
         tracing::info!("{}", Poll::describe(&self.shared));

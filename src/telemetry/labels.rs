@@ -48,6 +48,13 @@ pub(super) struct OfAttempt {
     pub(super) outcome: &'static str,
 }
 
+/// Hooks are those of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfHook {
+    pub(super) hook: String,
+    pub(super) outcome: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct OfConfig {
     pub(super) digest: String,

@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use super::hands::HandsMetrics;
 use super::labels::{OfAttempt, OfConfig, OfEndpoint, OfFlag, OfKind, OfPartition, OfReason, OfReject, OfResult, flag};
 pub use super::labels::{Rebalance, Reload};
 use super::moments::Moments;
@@ -147,6 +148,8 @@ pub struct Metrics {
     pub control_records: Counter,
     /// Time in which events waited for the control topic to be read to its end.
     pub control_wait_seconds: Seconds,
+    /// The hands.
+    pub hands: HandsMetrics,
     restoring: PerPartition<Real>,
     rejects: Family<OfReject, Counter>,
     checkpoint_failures: Family<OfReason, Counter>,
@@ -207,6 +210,7 @@ impl Metrics {
             disabled: Family::default(),
             control_records: Counter::default(),
             control_wait_seconds: Seconds::default(),
+            hands: HandsMetrics::default(),
             restoring: PerPartition::default(),
             rejects: Family::default(),
             checkpoint_failures: Family::default(),
@@ -305,6 +309,7 @@ impl Metrics {
             of(&self.control_wait_seconds),
         );
         add("broker_errors", "Errors of the broker or of the way to it, by kind", of(&self.broker_errors));
+        self.hands.register(&mut add);
         ours.register_collector(Box::new(Arc::clone(&self.moments)));
         self.registry = registry;
         self
@@ -418,7 +423,7 @@ impl Default for Metrics {
 }
 
 /// A metric that can be put into a registry without its type being known: what makes the table above one line a metric.
-trait Registered {
+pub(super) trait Registered {
     fn register(self: Box<Self>, registry: &mut Registry, name: &str, help: &str);
 }
 
@@ -428,7 +433,7 @@ impl<M: Metric> Registered for M {
     }
 }
 
-fn of<M: Metric + Clone>(metric: &M) -> Box<dyn Registered> {
+pub(super) fn of<M: Metric + Clone>(metric: &M) -> Box<dyn Registered> {
     Box::new(metric.clone())
 }
 

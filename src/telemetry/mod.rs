@@ -6,6 +6,7 @@ pub mod access;
 pub mod account;
 pub mod description;
 mod door;
+mod hands;
 pub mod http;
 mod labels;
 pub mod logs;
@@ -18,6 +19,7 @@ pub mod token;
 
 pub use access::Access;
 pub use account::AccountView;
+pub use hands::HandsMetrics;
 pub use http::serve;
 pub use metrics::{Metrics, Rebalance, Reload};
 pub use status::{AccountAnswer, Live};

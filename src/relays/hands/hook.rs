@@ -1,0 +1,454 @@
+//! Programs that the active desk runs when something is stopped, released, pulled or restored.
+//!
+//! What is owed is a pure function of the measures and of what was done ([`Ledger`]); [`Hooks`] runs it. A call is recorded
+//! before it begins and again when it has ended, so that a desk that takes over knows of it: it is made again with the same
+//! idempotency key, never forgotten.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use serde::{Deserialize, Serialize};
+
+use super::process::{self, Ended, Outcome};
+use super::settings::{Hook, Verb};
+use crate::relays::measure::{Kind, Measure, State};
+use crate::telemetry::Metrics;
+
+/// Calls at a time.
+pub const CALLS_MAX: usize = 4;
+/// Attempts at one call.
+pub const ATTEMPTS_MAX: u32 = 20;
+/// What a program ends with that wants to be called again (`EX_TEMPFAIL` of sysexits.h).
+const LATER: i32 = 75;
+/// The waits before further attempts, in milliseconds: the first, and the longest.
+const AGAIN_MS: (i64, i64) = (5_000, 300_000);
+/// What ended so lately is news to a hook that was not called for its beginning, in milliseconds.
+const FRESH_MS: i64 = 600_000;
+/// What ended is remembered for so long, in milliseconds.
+const KEEP_MS: i64 = 30 * 86_400_000;
+
+/// Where a call stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// It was begun; how it ended is not known.
+    Begun,
+    /// The program wants it to be tried later, took too long, or could not be run.
+    Later,
+    /// It is done.
+    Done,
+    /// The program has refused it, or it was tried too often.
+    Failed,
+}
+
+/// A call, as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Always 1.
+    pub v: u8,
+    /// The hook's name.
+    pub hook: String,
+    /// The measure's id.
+    pub measure: String,
+    /// What for.
+    pub verb: Verb,
+    /// Where it stands.
+    pub stage: Stage,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// When it last changed, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// Of [`Stage::Later`]: not before, in milliseconds since 1970.
+    #[serde(default)]
+    pub not_before_ms: i64,
+    /// How the last attempt ended, in words, with what the program wrote.
+    #[serde(default)]
+    pub said: String,
+}
+
+impl Call {
+    /// The same at every attempt, so that the program can tell a repeat.
+    pub fn key(&self) -> String {
+        key(&self.measure, self.verb)
+    }
+
+    /// The key of its record, among those of the desk topic.
+    pub fn record_key(&self) -> String {
+        format!("hook/{}/{}", self.hook, self.key())
+    }
+}
+
+fn key(measure: &str, verb: Verb) -> String {
+    format!("{measure}/{}", verb.name())
+}
+
+/// What begins and what ends a measure.
+fn verbs(kind: Kind) -> (Verb, Verb) {
+    match kind {
+        Kind::Stop => (Verb::Stop, Verb::Release),
+        Kind::Throttle => (Verb::Throttle, Verb::Release),
+        Kind::Pull => (Verb::Pull, Verb::Restore),
+    }
+}
+
+/// What was done, by hook and idempotency key.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    calls: BTreeMap<(String, String), Call>,
+}
+
+impl Ledger {
+    /// Takes in a record, in the place of what was known of the call.
+    pub fn take(&mut self, call: Call) {
+        self.calls.insert((call.hook.clone(), call.key()), call);
+    }
+
+    fn of(&self, hook: &str, measure: &str, verb: Verb) -> Option<&Call> {
+        self.calls.get(&(hook.to_owned(), key(measure, verb)))
+    }
+
+    /// The calls that are to be begun at `now_ms`, as they are to be recorded first: of a measure in force its beginning; of one
+    /// that is over its end, where its beginning was tried at all. What a call of before has left unended is tried again.
+    pub fn owed<'m>(
+        &self,
+        hooks: &[Hook],
+        measures: impl IntoIterator<Item = &'m Measure>,
+        now_ms: i64,
+    ) -> Vec<(Call, &'m Measure)> {
+        let mut owed = Vec::new();
+        for measure in measures {
+            let (begin, end) = verbs(measure.kind);
+            for hook in hooks {
+                let begun = self.of(&hook.name, &measure.id, begin);
+                let verb = if measure.is_in_force(now_ms) {
+                    begin
+                } else if measure.state == State::InForce || measure.state == State::Ended {
+                    let over_ms = measure.ended.as_ref().map_or(measure.until_ms, |e| e.at_ms);
+                    let within_ms = match begun {
+                        Some(_) => KEEP_MS,
+                        // It wants to know of ends only: of those that come, not of all that ever were.
+                        None if !hook.on.contains(&begin) && measure.since_ms.is_some() => FRESH_MS,
+                        None => continue,
+                    };
+                    if now_ms - over_ms > within_ms {
+                        continue;
+                    }
+                    end
+                } else {
+                    continue;
+                };
+                let known = self.of(&hook.name, &measure.id, verb);
+                if !hook.on.contains(&verb) || known.is_some_and(|c| !is_due(c, now_ms)) {
+                    continue;
+                }
+                let attempts = known.map_or(0, |c| c.attempts) + 1;
+                let call = Call {
+                    v: 1,
+                    hook: hook.name.clone(),
+                    measure: measure.id.clone(),
+                    verb,
+                    stage: Stage::Begun,
+                    attempts,
+                    at_ms: now_ms,
+                    not_before_ms: 0,
+                    said: String::new(),
+                };
+                owed.push((call, measure));
+            }
+        }
+        owed
+    }
+
+    /// Forgets calls that have ended long ago, and says their records' keys.
+    pub fn forget(&mut self, now_ms: i64) -> Vec<String> {
+        let mut gone = Vec::new();
+        self.calls.retain(|_, call| {
+            let stays = now_ms - call.at_ms <= 2 * KEEP_MS;
+            if !stays {
+                gone.push(call.record_key());
+            }
+            stays
+        });
+        gone
+    }
+}
+
+/// Whether a call that is known is to be made (again).
+fn is_due(call: &Call, now_ms: i64) -> bool {
+    match call.stage {
+        Stage::Begun => true,
+        Stage::Later => now_ms >= call.not_before_ms,
+        Stage::Done | Stage::Failed => false,
+    }
+}
+
+/// A call after an attempt.
+fn ended(call: Call, outcome: &Outcome, now_ms: i64) -> Call {
+    let said = outcome.to_string();
+    let wants_more = match outcome.status {
+        Ended::Exited(0) => return Call { stage: Stage::Done, at_ms: now_ms, said, ..call },
+        Ended::Exited(status) => status == LATER,
+        Ended::Killed | Ended::TimedOut | Ended::NotRun => true,
+    };
+    if !wants_more || call.attempts >= ATTEMPTS_MAX {
+        return Call { stage: Stage::Failed, at_ms: now_ms, said, ..call };
+    }
+    let wait = AGAIN_MS.0.saturating_mul(1 << call.attempts.saturating_sub(1).min(16)).min(AGAIN_MS.1);
+    Call { stage: Stage::Later, at_ms: now_ms, not_before_ms: now_ms + wait, said, ..call }
+}
+
+/// What a program reads on its standard input, a line of JSON.
+#[derive(Debug, Serialize)]
+struct Input<'a> {
+    v: u8,
+    verb: Verb,
+    idempotency_key: String,
+    attempt: u32,
+    /// Who, or which relay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relay: Option<&'a str>,
+    tenant: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pool: &'a str,
+    incident: &'a str,
+    until: crate::event::Timestamp,
+    measure: &'a Measure,
+}
+
+/// The line for a call.
+fn input(call: &Call, measure: &Measure) -> Vec<u8> {
+    let is_relay = measure.kind == Kind::Pull;
+    let input = Input {
+        v: 1,
+        verb: call.verb,
+        idempotency_key: call.key(),
+        attempt: call.attempts,
+        account: (!is_relay).then_some(&*measure.subject),
+        relay: is_relay.then_some(&*measure.subject),
+        tenant: &measure.tenant,
+        pool: &measure.pool,
+        incident: &measure.incident,
+        until: crate::event::Timestamp(measure.until_ms),
+        measure,
+    };
+    // Strings and numbers: it can be written.
+    let mut line = serde_json::to_vec(&input).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// Runs hooks, for the active desk. Whoever drops it ends what runs.
+pub struct Hooks {
+    hooks: Vec<Hook>,
+    ledger: Ledger,
+    running: BTreeMap<(String, String), tokio::task::AbortHandle>,
+    ended: (Sender<(Call, Outcome)>, Receiver<(Call, Outcome)>),
+    metrics: Arc<Metrics>,
+}
+
+impl Hooks {
+    /// With what was recorded of calls.
+    pub fn new(hooks: &[Hook], recorded: impl IntoIterator<Item = Call>, metrics: Arc<Metrics>) -> Self {
+        let mut ledger = Ledger::default();
+        recorded.into_iter().for_each(|call| ledger.take(call));
+        let ended = crossbeam_channel::bounded(CALLS_MAX);
+        Self { hooks: hooks.to_vec(), ledger, running: BTreeMap::new(), ended, metrics }
+    }
+
+    /// The calls to be begun now, at most as many as may run. Record each, then [`Hooks::begin`] it.
+    pub fn owed<'m>(&self, measures: impl IntoIterator<Item = &'m Measure>, now_ms: i64) -> Vec<(Call, &'m Measure)> {
+        let mut owed = self.ledger.owed(&self.hooks, measures, now_ms);
+        // Nothing about a measure while something about it runs: a release must not overtake its stop.
+        owed.retain(|(call, _)| {
+            !self.running.keys().any(|(hook, key)| *hook == call.hook && key.starts_with(&format!("{}/", call.measure)))
+        });
+        owed.truncate(CALLS_MAX.saturating_sub(self.running.len()));
+        owed
+    }
+
+    /// Begins a call that is recorded. Must be called within a Tokio runtime.
+    pub fn begin(&mut self, call: Call, measure: &Measure) {
+        let Some(hook) = self.hooks.iter().find(|h| h.name == call.hook).cloned() else { return };
+        self.ledger.take(call.clone());
+        let name = (call.hook.clone(), call.key());
+        let (line, sender) = (input(&call, measure), self.ended.0.clone());
+        let task = tokio::spawn(async move {
+            let outcome = process::run(&hook.command, &line, Duration::from_secs(hook.timeout_s.into())).await;
+            // There is room for all that run.
+            let _ = sender.try_send((call, outcome));
+        });
+        self.running.insert(name, task.abort_handle());
+    }
+
+    /// The calls that have ended since, to be recorded.
+    pub fn finished(&mut self, now_ms: i64) -> Vec<Call> {
+        let mut finished = Vec::new();
+        while let Ok((call, outcome)) = self.ended.1.try_recv() {
+            self.running.remove(&(call.hook.clone(), call.key()));
+            let call = ended(call, &outcome, now_ms);
+            let word = match call.stage {
+                Stage::Done => "done",
+                Stage::Later | Stage::Begun => "later",
+                Stage::Failed => "failed",
+            };
+            self.metrics.hands.hook(&call.hook, word);
+            if call.stage != Stage::Done {
+                tracing::warn!("relays.hook `{}`: {} ({}): {outcome}", call.hook, call.key(), word);
+            }
+            self.ledger.take(call.clone());
+            finished.push(call);
+        }
+        finished
+    }
+
+    /// The keys of records that are worth nothing any more.
+    pub fn forget(&mut self, now_ms: i64) -> Vec<String> {
+        self.ledger.forget(now_ms)
+    }
+}
+
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        self.running.values().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hooks").field("running", &self.running.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relays::hands::tests::measure;
+    use crate::relays::measure;
+
+    fn hook(name: &str, on: &[Verb]) -> Hook {
+        Hook { name: name.to_owned(), command: vec!["/bin/true".to_owned()], on: on.to_vec(), ..Hook::default() }
+    }
+
+    fn over(measure: &Measure, at_ms: i64) -> Measure {
+        let ended = measure::Ended { at_ms, by: "ann".to_owned(), why: String::new() };
+        Measure { state: State::Ended, ended: Some(ended), ..measure.clone() }
+    }
+
+    /// Hook, key and attempt of what is owed.
+    fn owed(ledger: &Ledger, hooks: &[Hook], measures: &[Measure], now_ms: i64) -> Vec<String> {
+        let owed = ledger.owed(hooks, measures, now_ms);
+        owed.iter().map(|(call, _)| format!("{} {} {}", call.hook, call.key(), call.attempts)).collect()
+    }
+
+    /// Makes all that is owed, with this ending.
+    fn make(ledger: &mut Ledger, hooks: &[Hook], measures: &[Measure], status: Ended, now_ms: i64) {
+        for (call, _) in ledger.owed(hooks, measures, now_ms) {
+            ledger.take(ended(call, &Outcome { status, output: String::new() }, now_ms));
+        }
+    }
+
+    #[test]
+    fn a_stop_is_told_once_and_its_end_only_to_whom_it_was_told() {
+        let hooks = [hook("all", &Hook::default().on), hook("pulls", &[Verb::Pull]), hook("ends", &[Verb::Release])];
+        let stop = measure("m-1", Kind::Stop, "ann", 0);
+        let waits = |state| Measure { state, ..measure("m-2", Kind::Stop, "bob", 0) };
+        let measures = [stop.clone(), waits(State::Shadow), waits(State::Asked)];
+        let mut ledger = Ledger::default();
+        assert_eq!(owed(&ledger, &hooks, &measures, 0), ["all m-1/stop 1"]);
+        make(&mut ledger, &hooks, &measures, Ended::Exited(0), 0);
+        assert!(owed(&ledger, &hooks, &measures, 599_999).is_empty());
+        let released = ["all m-1/release 1", "ends m-1/release 1"];
+        assert_eq!(owed(&ledger, &hooks, &measures, 600_000), released, "it has expired by itself");
+        assert_eq!(owed(&ledger, &hooks, &[over(&stop, 1000)], 1000), released);
+        make(&mut ledger, &hooks, &[over(&stop, 1000)], Ended::Exited(0), 1000);
+        assert!(owed(&ledger, &hooks, &[over(&stop, 1000)], 2000).is_empty());
+
+        // Over before anybody was told: nothing to take back. Over for long: no news.
+        let mut fresh = Ledger::default();
+        assert_eq!(owed(&fresh, &hooks, &[over(&stop, 1000)], 1000), ["ends m-1/release 1"]);
+        assert!(owed(&fresh, &hooks, &[over(&stop, 1000)], 1001 + FRESH_MS).is_empty());
+        assert!(fresh.forget(0).is_empty());
+        assert_eq!(ledger.forget(1001 + 2 * KEEP_MS).len(), 3);
+    }
+
+    #[test]
+    fn later_is_later_refused_is_the_end_and_a_lost_call_is_made_again() {
+        let hooks = [hook("h", &Hook::default().on)];
+        let pull = Measure { until_ms: i64::MAX, ..measure("m-1", Kind::Pull, "out-1", 0) };
+        let mut ledger = Ledger::default();
+        let (mut at_ms, mut waits) = (0, Vec::new());
+        while waits.len() < 100 {
+            make(&mut ledger, &hooks, std::slice::from_ref(&pull), Ended::Exited(LATER), at_ms);
+            let call = ledger.of("h", "m-1", Verb::Pull).unwrap();
+            if call.stage == Stage::Failed {
+                break;
+            }
+            assert!(owed(&ledger, &hooks, std::slice::from_ref(&pull), call.not_before_ms - 1).is_empty());
+            waits.push(call.not_before_ms - at_ms);
+            at_ms = call.not_before_ms;
+        }
+        assert_eq!((waits.len(), waits[0], waits[1], waits[18]), (ATTEMPTS_MAX as usize - 1, 5_000, 10_000, 300_000));
+        // It was tried: it is put back, though no attempt succeeded.
+        assert_eq!(owed(&ledger, &hooks, &[over(&pull, at_ms)], at_ms), ["h m-1/restore 1"]);
+
+        for status in [Ended::Killed, Ended::TimedOut, Ended::NotRun] {
+            let mut ledger = Ledger::default();
+            make(&mut ledger, &hooks, std::slice::from_ref(&pull), status, 0);
+            assert_eq!(owed(&ledger, &hooks, std::slice::from_ref(&pull), 5_000), ["h m-1/pull 2"], "{status:?}");
+        }
+        let mut refused = Ledger::default();
+        make(&mut refused, &hooks, std::slice::from_ref(&pull), Ended::Exited(1), 0);
+        assert!(owed(&refused, &hooks, std::slice::from_ref(&pull), 1 << 40).is_empty());
+        let mut lost = Ledger::default();
+        let (begun, _) = lost.owed(&hooks, [&pull], 0).remove(0);
+        lost.take(serde_json::from_slice(&serde_json::to_vec(&begun).unwrap()).unwrap());
+        assert_eq!(owed(&lost, &hooks, std::slice::from_ref(&pull), 1), ["h m-1/pull 2"]);
+    }
+
+    #[test]
+    fn a_hook_gets_its_line_and_a_release_does_not_overtake_its_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!(
+            "read line; echo \"$line\" >> {0}/got; until [ -e {0}/go ]; do sleep 0.02; done; echo ok",
+            folder.path().display()
+        );
+        let hook =
+            Hook { command: ["/bin/sh", "-c", &script].map(str::to_owned).into(), ..hook("h", &Hook::default().on) };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _entered = runtime.enter();
+        let mut hooks = Hooks::new(&[hook], [], Arc::new(Metrics::new()));
+        let stop = measure("m-1", Kind::Stop, "ann", 0);
+        let calls: Vec<Call> = hooks.owed([&stop], 0).into_iter().map(|(call, _)| call).collect();
+        assert_eq!(calls.len(), 1);
+        hooks.begin(calls[0].clone(), &stop);
+        let released = over(&stop, 1);
+        assert!(hooks.owed([&released], 1).is_empty(), "it runs");
+        std::fs::write(folder.path().join("go"), "").unwrap();
+        let finish = |hooks: &mut Hooks| {
+            let until = std::time::Instant::now() + Duration::from_secs(60);
+            loop {
+                let finished = hooks.finished(2);
+                if !finished.is_empty() || std::time::Instant::now() > until {
+                    return finished;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let finished = finish(&mut hooks);
+        assert_eq!((finished[0].stage, &*finished[0].said), (Stage::Done, "ended with status 0: ok"));
+        let release = hooks.owed([&released], 3).remove(0).0;
+        hooks.begin(release, &released);
+        assert_eq!(finish(&mut hooks)[0].verb, Verb::Release);
+        let got = std::fs::read_to_string(folder.path().join("got")).unwrap();
+        let lines: Vec<serde_json::Value> = got.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(
+            (&lines[0]["verb"], &lines[0]["account"], &lines[0]["idempotency_key"]),
+            (&"stop".into(), &"ann".into(), &"m-1/stop".into())
+        );
+        assert_eq!((&lines[1]["verb"], &lines[1]["until"]), (&"release".into(), &"1970-01-01T00:10:00.000Z".into()));
+    }
+}

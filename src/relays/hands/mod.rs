@@ -1,0 +1,204 @@
+//! The hands: what stops an account and pulls a relay outside of mailfuse. Each is optional, and each answers from the
+//! [`Board`], so that every instance gives the same answers, whichever is the active desk.
+//!
+//! [`policy`] answers Postfix, [`agent`] HAProxy; [`lists`] and [`files`] are for everybody else. [`hook`] runs programs, on the
+//! active desk alone. Before it is known what is in force nothing is answered: mail goes through, relays stay as they are.
+
+pub mod agent;
+mod door;
+mod files;
+pub mod hook;
+mod lists;
+mod policy;
+pub mod process;
+pub mod request;
+pub mod settings;
+mod text;
+mod throttle;
+mod trying;
+
+pub use policy::Confirmed;
+pub use trying::Attempts;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use crossbeam_channel::Receiver;
+
+use super::board::Board;
+use super::{Settings, follow};
+use crate::kafka::Kafka;
+use crate::telemetry::Metrics;
+use agent::Agent;
+use door::Closed;
+
+/// Time for the thread that follows the desk topic to end.
+const STOP: Duration = Duration::from_secs(2);
+
+/// The hands of one instance.
+pub struct Hands {
+    board: Arc<Board>,
+    desk: Arc<policy::Desk>,
+    policy_address: Option<SocketAddr>,
+    agent_address: Option<SocketAddr>,
+    runtime: tokio::runtime::Runtime,
+    stopping: Arc<AtomicBool>,
+    follower: Option<JoinHandle<()>>,
+}
+
+impl Hands {
+    /// Begins: takes the addresses, follows the desk topic of `kafka`, and answers as soon as that has been read once.
+    ///
+    /// # Errors
+    /// Where an address is taken, or the system gives no thread.
+    pub fn start(settings: &Settings, kafka: &Kafka, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+        let board = Arc::<Board>::default();
+        let mut hands = Self::with_board(settings, Arc::clone(&board), metrics)?;
+        let (kafka, metrics, stopping) = (kafka.clone(), Arc::clone(metrics), Arc::clone(&hands.stopping));
+        let follow = move || follow::run(&kafka, &board, &metrics, &stopping);
+        hands.follower = Some(std::thread::Builder::new().name("relays-follow".to_owned()).spawn(follow)?);
+        Ok(hands)
+    }
+
+    /// The same from a board that somebody else fills.
+    ///
+    /// # Errors
+    /// Where an address is taken, or the system gives no thread.
+    pub fn with_board(settings: &Settings, board: Arc<Board>, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(8)
+            .thread_name("hands")
+            .enable_all()
+            .build()?;
+        let desk = Arc::new(policy::Desk::new(&settings.policy, Arc::clone(&board), Arc::clone(metrics)));
+        let (mut policy_address, mut agent_address) = (None, None);
+        let entered = runtime.enter();
+        if let Some(address) = settings.policy.address()? {
+            let closed = Closed::new("relays.policy", address, settings.policy.connections_max)?;
+            policy_address = Some(closed.address());
+            let (board, desk) = (Arc::clone(&board), Arc::clone(&desk));
+            runtime.spawn(async move {
+                match closed.open(&board).await {
+                    Ok(open) => policy::serve(open, desk).await,
+                    Err(e) => tracing::error!("relays.policy does not listen, so that no account is stopped here: {e}"),
+                }
+            });
+        }
+        if let Some(address) = settings.agent.address()? {
+            let closed = Closed::new("relays.agent", address, settings.agent.connections_max)?;
+            agent_address = Some(closed.address());
+            let agent = Arc::new(Agent::new(settings, Arc::clone(&board), Arc::clone(metrics)));
+            let board = Arc::clone(&board);
+            runtime.spawn(async move {
+                match closed.open(&board).await {
+                    Ok(open) => agent::serve(open, agent).await,
+                    Err(e) => tracing::error!("relays.agent does not listen, so that no relay is pulled here: {e}"),
+                }
+            });
+        }
+        for list in &settings.file {
+            let kept = files::keep(list.clone(), settings.policy.clone(), Arc::clone(&board), Arc::clone(metrics));
+            runtime.spawn(kept);
+        }
+        drop(entered);
+        let stopping = Arc::new(AtomicBool::new(false));
+        Ok(Self { board, desk, policy_address, agent_address, runtime, stopping, follower: None })
+    }
+
+    /// What the hands answer from.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// Where the policy service listens.
+    pub fn policy_address(&self) -> Option<SocketAddr> {
+        self.policy_address
+    }
+
+    /// Where the server of agent checks listens.
+    pub fn agent_address(&self) -> Option<SocketAddr> {
+        self.agent_address
+    }
+
+    /// Stopped accounts that still try to send, at this instance, the last to try first.
+    pub fn trying(&self) -> Vec<Attempts> {
+        self.desk.trying()
+    }
+
+    /// Stops that were seen to work at this instance, each once; a further time where nobody fetches them for long. Each is
+    /// given to one receiver only.
+    pub fn confirmations(&self) -> Receiver<Confirmed> {
+        self.desk.confirmations().clone()
+    }
+
+    /// The pages of the HTTP server: the maps.
+    pub fn router(&self) -> Router {
+        lists::router(Arc::clone(&self.board))
+    }
+
+    /// Whether the thread that follows the desk topic has ended, which it does not before it is told to.
+    pub fn is_broken(&self) -> bool {
+        self.follower.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Ends all connections, and what is being run.
+    pub fn stop(self) {
+        self.stopping.store(true, Ordering::Release);
+        let deadline = Instant::now() + STOP;
+        while self.follower.as_ref().is_some_and(|f| !f.is_finished()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+impl std::fmt::Debug for Hands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hands")
+            .field("policy", &self.policy_address)
+            .field("agent", &self.agent_address)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::event::Timestamp;
+    use crate::relays::measure::{Kind, Measure, State};
+
+    /// A measure in force from `made_ms` on, for ten minutes.
+    pub(in crate::relays) fn measure(id: &str, kind: Kind, subject: &str, made_ms: i64) -> Measure {
+        Measure {
+            v: 1,
+            id: id.to_owned(),
+            kind,
+            subject: subject.to_owned(),
+            tenant: String::new(),
+            pool: String::new(),
+            incident: "i-1".to_owned(),
+            accounts: Vec::new(),
+            state: State::InForce,
+            ts: Timestamp(made_ms),
+            made_ms,
+            since_ms: Some(made_ms),
+            until_ms: made_ms + 600_000,
+            by: "mailfuse".to_owned(),
+            why: String::new(),
+            ended: None,
+        }
+    }
+
+    /// A board that has been read.
+    pub(in crate::relays) fn board(measures: impl IntoIterator<Item = Measure>) -> Arc<Board> {
+        let board = Board::default();
+        board.change(|standing| measures.into_iter().for_each(|m| standing.take(m)));
+        board.set_read();
+        Arc::new(board)
+    }
+}

@@ -1,0 +1,86 @@
+//! The numbers of the hands: policy service, agent checks, files, hooks.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::labels::{OfHook, OfResult};
+use super::metrics::{Registered, of};
+
+/// An answer takes microseconds; a millisecond is too long.
+const ANSWER_S: [f64; 9] = [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 5e-4, 1e-3, 1e-2];
+
+/// The numbers of the hands of one instance.
+#[derive(Debug)]
+pub struct HandsMetrics {
+    /// 1 once it is known what is in force, and hands answer.
+    pub known: Gauge,
+    /// Connections of Postfix.
+    pub policy_connections: Gauge,
+    /// Connections of the policy service that were broken off: nonsense, or nothing for too long.
+    pub policy_broken: Counter,
+    /// Lists written to disk.
+    pub files_written: Counter,
+    /// Lists that could not be written, or whose reader could not be told.
+    pub files_failed: Counter,
+    policy: Family<OfResult, Counter>,
+    policy_seconds: Histogram,
+    agent: Family<OfResult, Counter>,
+    hooks: Family<OfHook, Counter>,
+}
+
+impl Default for HandsMetrics {
+    fn default() -> Self {
+        let metrics = Self {
+            known: Gauge::default(),
+            policy_connections: Gauge::default(),
+            policy_broken: Counter::default(),
+            files_written: Counter::default(),
+            files_failed: Counter::default(),
+            policy: Family::default(),
+            policy_seconds: Histogram::new(ANSWER_S),
+            agent: Family::default(),
+            hooks: Family::default(),
+        };
+        for result in ["dunno", "stopped", "throttled"] {
+            metrics.policy.get_or_create_owned(&OfResult { result });
+        }
+        for result in ["ready", "drain", "none"] {
+            metrics.agent.get_or_create_owned(&OfResult { result });
+        }
+        metrics
+    }
+}
+
+impl HandsMetrics {
+    pub(super) fn register(&self, add: &mut dyn FnMut(&str, &str, Box<dyn Registered>)) {
+        add("hands_known", "1 once it is known what is in force, and hands answer", of(&self.known));
+        add("policy_connections", "Connections of the policy service", of(&self.policy_connections));
+        add("policy_broken", "Connections of the policy service that were broken off", of(&self.policy_broken));
+        add("policy_answers", "Answers of the policy service", of(&self.policy));
+        add("policy_answer_seconds", "Time to find an answer of the policy service", of(&self.policy_seconds));
+        add("agent_answers", "Answers to HAProxy's agent checks; none: it was none of ours", of(&self.agent));
+        add("list_files_written", "Lists written to disk", of(&self.files_written));
+        add("list_file_failures", "Lists not written, or their reader not told", of(&self.files_failed));
+        add("hook_calls", "Calls of hooks, by how they ended", of(&self.hooks));
+    }
+
+    /// The policy service has answered.
+    pub fn policy(&self, result: &'static str, took: Duration) {
+        self.policy.get_or_create_owned(&OfResult { result }).inc();
+        self.policy_seconds.observe(took.as_secs_f64());
+    }
+
+    /// An agent check was answered.
+    pub fn agent(&self, result: &'static str) {
+        self.agent.get_or_create_owned(&OfResult { result }).inc();
+    }
+
+    /// A call of a hook has ended. Hooks are those of the configuration.
+    pub fn hook(&self, name: &str, outcome: &'static str) {
+        self.hooks.get_or_create_owned(&OfHook { hook: name.to_owned(), outcome }).inc();
+    }
+}
