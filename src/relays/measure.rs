@@ -77,6 +77,9 @@ pub struct Ended {
     pub by: String,
     /// Why, in words.
     pub why: String,
+    /// Of an account that was stopped for a reason: until when it is on probation, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probation_until_ms: Option<i64>,
 }
 
 /// Something that was decided about an account or a relay.
@@ -106,9 +109,16 @@ pub struct Measure {
     pub ts: Timestamp,
     /// When it was decided, in milliseconds since 1970.
     pub made_ms: i64,
-    /// Since when it is in force, in milliseconds since 1970.
+    /// Since when it is in force, in milliseconds since 1970; in shadow, since when it would be, unless it
+    /// came too late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<i64>,
+    /// When a hand, or an outside system, said that it is done, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_ms: Option<i64>,
+    /// The person who confirmed it, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_by: Option<String>,
     /// When it ends at the latest, in milliseconds since 1970.
     pub until_ms: i64,
     /// Who decided: a person as the audit names it, or `mailfuse`.
@@ -124,5 +134,10 @@ impl Measure {
     /// Whether it is done at `now_ms`, in milliseconds since 1970. Its expiry ends it by itself: nobody needs to be there for it.
     pub fn is_in_force(&self, now_ms: i64) -> bool {
         self.state == State::InForce && now_ms < self.until_ms
+    }
+
+    /// Whether it has not ended by a record.
+    pub fn is_open(&self) -> bool {
+        self.state != State::Ended
     }
 }

@@ -18,6 +18,10 @@ pub struct Settings {
     pub tenant_mode: HashMap<String, Mode>,
     /// Hands act only on what was decided so shortly after what decided it, in seconds.
     pub act_within_s: u32,
+    /// Of accounts.
+    pub stop: Stops,
+    /// Of relays.
+    pub pull: Pulls,
     /// The pools.
     pub pool: Vec<Pool>,
     /// Lists that are kept on disk.
@@ -28,6 +32,56 @@ pub struct Settings {
     pub policy: Policy,
     /// The server of HAProxy's agent checks.
     pub agent: Agent,
+}
+
+/// Section `[relays.stop]`: when accounts are stopped, and for how long. Durations are in seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stops {
+    /// Whether a warning throttles its account.
+    pub throttle: bool,
+    /// A stop ends by itself after so long.
+    pub max_s: u32,
+    /// The same of a throttle.
+    pub throttle_max_s: u32,
+    /// So many accounts are stopped or throttled an hour without a person, in the whole fleet.
+    pub per_hour: u32,
+    /// The same of one tenant.
+    pub tenant_per_hour: u32,
+    /// A relay waits so long for the word that an account which burdens it is stopped.
+    pub grace_s: u32,
+    /// For so long after its release a warning stops the account again.
+    pub probation_s: u32,
+}
+
+/// Section `[relays.pull]`: when relays are pulled and put back. Durations are in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pulls {
+    /// What went through a relay counts for so long.
+    pub window_s: u32,
+    /// A relay is exposed from so many recipients of bursts on.
+    pub recipients: u32,
+    /// And from this share of all recipients that it carried on.
+    pub share: f64,
+    /// With so many refusals for its reputation, by two families of receivers or more, half of `recipients` suffices.
+    pub refused: u32,
+    /// It is out for so long at least; twice as long with each further pull within a day.
+    pub min_s: u32,
+    /// A pull ends after so long, unless the exposure lasts.
+    pub renew_s: u32,
+    /// However long the exposure lasts, it ends after so long.
+    pub max_s: u32,
+    /// This share of a pool stays in.
+    pub floor_share: f64,
+    /// So many relays of a pool stay in.
+    pub floor: u32,
+    /// So many relays are out at a time, of all pools together.
+    pub at_once: u32,
+    /// So many relays of a pool are pulled an hour.
+    pub per_hour: u32,
+    /// What a person puts back is not pulled again for so long.
+    pub again_s: u32,
 }
 
 /// Relays that stand in for each other.
@@ -68,12 +122,82 @@ impl Default for Settings {
             mode: Mode::Shadow,
             tenant_mode: HashMap::new(),
             act_within_s: 600,
+            stop: Stops::default(),
+            pull: Pulls::default(),
             pool: Vec::new(),
             file: Vec::new(),
             hook: Vec::new(),
             policy: Policy::default(),
             agent: Agent::default(),
         }
+    }
+}
+
+impl Default for Stops {
+    fn default() -> Self {
+        Self {
+            throttle: false,
+            max_s: 604_800,
+            throttle_max_s: 86_400,
+            per_hour: 20,
+            tenant_per_hour: 10,
+            grace_s: 60,
+            probation_s: 604_800,
+        }
+    }
+}
+
+impl Default for Pulls {
+    fn default() -> Self {
+        Self {
+            window_s: 3600,
+            recipients: 200,
+            share: 0.005,
+            refused: 20,
+            min_s: 1800,
+            renew_s: 3600,
+            max_s: 86_400,
+            floor_share: 0.7,
+            floor: 1,
+            at_once: 20,
+            per_hour: 6,
+            again_s: 3600,
+        }
+    }
+}
+
+impl Stops {
+    fn check(&self) -> Result<(), BadSettings> {
+        let spans = [("max_s", self.max_s), ("throttle_max_s", self.throttle_max_s)];
+        ranged("stop", &spans, 60, 31_536_000)?;
+        ranged("stop", &[("grace_s", self.grace_s)], 0, 3600)?;
+        ranged("stop", &[("probation_s", self.probation_s)], 0, 31_536_000)?;
+        ranged("stop", &[("per_hour", self.per_hour), ("tenant_per_hour", self.tenant_per_hour)], 0, 10_000)
+    }
+}
+
+impl Pulls {
+    fn check(&self) -> Result<(), BadSettings> {
+        let spans = [("window_s", self.window_s), ("min_s", self.min_s), ("renew_s", self.renew_s)];
+        ranged("pull", &spans, 60, 86_400)?;
+        ranged("pull", &[("max_s", self.max_s)], self.renew_s.max(self.min_s), 2_592_000)?;
+        ranged("pull", &[("again_s", self.again_s)], 0, 604_800)?;
+        ranged("pull", &[("recipients", self.recipients)], 4, 100_000_000)?;
+        ranged("pull", &[("refused", self.refused), ("floor", self.floor)], 1, 1_000_000)?;
+        ranged("pull", &[("at_once", self.at_once), ("per_hour", self.per_hour)], 0, 10_000)?;
+        for (key, share) in [("share", self.share), ("floor_share", self.floor_share)] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(BadSettings(format!("relays.pull.{key} must lie between 0 and 1")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ranged(section: &str, values: &[(&str, u32)], least: u32, most: u32) -> Result<(), BadSettings> {
+    match values.iter().find(|(_, value)| !(least..=most).contains(value)) {
+        Some((key, _)) => Err(BadSettings(format!("relays.{section}.{key} must lie between {least} and {most}"))),
+        None => Ok(()),
     }
 }
 
@@ -117,6 +241,8 @@ impl Settings {
         if !(10..=86_400).contains(&self.act_within_s) {
             return bad("relays.act_within_s must lie between 10 and 86400".to_owned());
         }
+        self.stop.check()?;
+        self.pull.check()?;
         hands::check(&self.policy, &self.agent, &self.file, &self.hook)
     }
 

@@ -112,6 +112,8 @@ mod tests {
             ts: Timestamp(made_ms),
             made_ms,
             since_ms: Some(made_ms),
+            done_ms: None,
+            confirmed_by: None,
             until_ms: made_ms + 1000,
             by: "mailfuse".to_owned(),
             why: String::new(),
