@@ -187,6 +187,8 @@ pub(super) mod tests {
             ts: Timestamp(made_ms),
             made_ms,
             since_ms: Some(made_ms),
+            done_ms: None,
+            confirmed_by: None,
             until_ms: made_ms + 600_000,
             by: "mailfuse".to_owned(),
             why: String::new(),
