@@ -140,3 +140,47 @@ fn a_hijack_is_stopped_survives_the_desk_and_is_released_by_a_command() {
     let (status, problem) = instance.send("POST", "/v1/measures/none/confirm", &json!({}));
     assert_eq!(status, 404, "{problem}");
 }
+
+/// The words of a command line; what stands in quotes is one.
+fn words(line: &str) -> Vec<&str> {
+    fn part((i, part): (usize, &str)) -> Vec<&str> {
+        if i % 2 == 1 { vec![part] } else { part.split_whitespace().collect() }
+    }
+    line.split('\'').enumerate().flat_map(part).collect()
+}
+
+#[test]
+fn the_commands_of_the_readme_do_what_it_says() {
+    let Some(broker) = Broker::shared() else { return };
+    let mut d = Deployment::new(broker, "measured", 1);
+    d.extra = "[[relays.pool]]\nname = \"p\"\n\
+        member = [{ relay = \"out-1\" }, { relay = \"out-2\" }, { relay = \"out-3\" }, { relay = \"out-4\" }]\n"
+        .to_owned();
+    let desk = d.start_desk("one");
+    wait_until("it is the active desk", LIMIT, || desk.json("/v1/desk").1["role"] == "active");
+    let (mut ran, mut said) = (0, String::new());
+    let readme = include_str!("../README.md").lines().filter_map(|l| l.strip_prefix("    mailfuse "));
+    for line in readme.filter(|l| l.starts_with("accounts ") || l.starts_with("relays ")) {
+        let words: Vec<&str> = words(line);
+        let at = words.iter().position(|w| *w == "--config").unwrap();
+        let arguments: Vec<&str> = words[..at].iter().chain(&words[at + 2..]).copied().collect();
+        said.push_str(&format!("$ mailfuse {line}\n{}", command(&d, &desk, &arguments)));
+        // What was done shows a moment later: the index follows.
+        let (_, before) = desk.json("/v1/desk");
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        assert_eq!(before["role"], "active");
+        ran += 1;
+    }
+    assert_eq!(ran, 8, "commands in the README");
+    for wanted in [
+        "info@club.example  ",
+        "spam by telephone",
+        "info@club.example may send again",
+        "maintenance",
+        "out-1 is put back",
+        "0 put back; nothing is pulled before",
+        "relays are pulled again where they are exposed",
+    ] {
+        assert!(said.contains(wanted), "{wanted} is not in\n{said}");
+    }
+}

@@ -100,7 +100,7 @@ fn bursts(dice: &mut Dice, relays: u64) -> Vec<Burst> {
         let is_spam = n < hijacks;
         let from_min = dice.below((DAYS - 1) as u64 * 1440) as i64;
         // Fast (40,000 an hour), steady (2,000 an hour), slow (100 an hour); a false flag is somebody's newsletter.
-        let rate = match (is_spam, dice.below(3)) {
+        let rate: f64 = match (is_spam, dice.below(3)) {
             (false, _) => 5.0,
             (true, 0) => 667.0,
             (true, 1) => 33.0,
