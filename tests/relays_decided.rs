@@ -253,6 +253,29 @@ fn a_relay_goes_back_below_a_quarter_after_its_least_time_and_not_after_its_long
 }
 
 #[test]
+fn a_relay_that_is_still_refused_goes_again_and_one_that_never_bore_a_burst_does_not() {
+    let mut d = Decider::new(&auto(vec![pool("p", 4, 0)]));
+    let refused = |relay: &str, minute: i64, recipients: u64, families: &[&str]| Burden {
+        refused: families.iter().map(|f| ((*f).to_owned(), 15)).collect(),
+        ..burden(relay, NOW + minute * MINUTE, &[("a", recipients)])
+    };
+    let two = ["google", "outlook"];
+    let mut step = |minute: i64, burden: Burden| {
+        let outcome = d.tick(&[burden], false, NOW + minute * MINUTE);
+        outcome.changes.iter().filter_map(|c| c.told).collect::<Vec<_>>()
+    };
+    assert_eq!(step(0, refused("p-1", 0, 0, &two)), [], "a listing that no burst explains is for people");
+    assert_eq!(step(0, refused("p-0", 0, 200, &two)), [Told::Done]);
+    assert_eq!(step(40, refused("p-0", 40, 0, &two)), [], "it is refused within the last hour");
+    assert_eq!(step(61, refused("p-0", 61, 0, &[])), [Told::Over]);
+    assert_eq!(step(70, refused("p-0", 70, 0, &two[..1])), [], "one family is not two");
+    assert_eq!(step(71, refused("p-0", 71, 0, &two)), [Told::Done], "it is listed still");
+    assert_eq!(step(130, refused("p-0", 130, 0, &[])), [], "an hour at least, this time");
+    assert_eq!(step(131, refused("p-0", 131, 0, &[])), [Told::Over]);
+    assert_eq!(step(131 + 24 * 60, refused("p-0", 131 + 24 * 60, 0, &two)), [], "a day later it is news");
+}
+
+#[test]
 fn restored_by_a_person_it_stays_and_all_at_once_hold_everything_off() {
     let settings = auto(vec![pool("p", 10, 0)]);
     let mut d = Decider::new(&settings);

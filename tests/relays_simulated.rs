@@ -144,6 +144,7 @@ fn run(seed: u64, relays: usize, way: Way, tune: &dyn Fn(&mut Settings)) -> Figu
     let mut score = vec![0.0f64; relays];
     let mut listed_until = vec![0i64; relays];
     let mut last_spam = vec![i64::MIN / 2; relays];
+    let mut last_refused = vec![i64::MIN / 2; relays];
     // By account, what each minute of the window put on each relay.
     let mut sent: HashMap<usize, VecDeque<(i64, f64, Vec<usize>)>> = HashMap::new();
     let decay = 0.5f64.powf(1.0 / (HALF_LIFE_H * 60.0));
@@ -222,6 +223,10 @@ fn run(seed: u64, relays: usize, way: Way, tune: &dyn Fn(&mut Settings)) -> Figu
                 let carried = load * relays as f64 / inside.len() as f64;
                 f.carried += carried;
                 f.harmed += if is_listed { carried } else { 0.0 };
+                // What carries nothing is refused nothing.
+                if is_listed {
+                    last_refused[r] = minute;
+                }
             }
         }
         if way == Way::Nothing {
@@ -229,7 +234,7 @@ fn run(seed: u64, relays: usize, way: Way, tune: &dyn Fn(&mut Settings)) -> Figu
             continue;
         }
         let burdens: Vec<Burden> = (0..relays)
-            .filter(|r| !by_relay[*r].is_empty())
+            .filter(|r| !by_relay[*r].is_empty() || minute - last_refused[*r] < window_min)
             .map(|r| Burden {
                 relay: names[r].clone(),
                 ts: Timestamp(now_ms),
@@ -243,7 +248,7 @@ fn run(seed: u64, relays: usize, way: Way, tune: &dyn Fn(&mut Settings)) -> Figu
                         recipients: *sum as u64,
                     })
                     .collect(),
-                refused: if minute < listed_until[r] {
+                refused: if minute - last_refused[r] < window_min {
                     ["one", "two"].map(|family| (family.to_owned(), (load * 6.0) as u64)).to_vec()
                 } else {
                     Vec::new()
