@@ -11,6 +11,7 @@ use mailfuse::core::alert::{
     Action, Alert, AlertKind, Burst, DomainShare, Evidence, Exempt, Pattern, RelayShare, Severity, Signal,
 };
 use mailfuse::core::decision::Decisions;
+use mailfuse::desk::notice::Said;
 use mailfuse::event::{
     Auth, Complaint, Decoded, Event, Kind, Limits, Outcome, Recipients, Send, Status, Timestamp, decode, encode, fold,
 };
@@ -23,6 +24,7 @@ use serde_json::{Map, Value, json};
 const EVENTS: &str = include_str!("../schemas/examples/events.jsonl");
 const REJECTS: &str = include_str!("../schemas/examples/rejects.jsonl");
 const ALERTS: &str = include_str!("../schemas/examples/alerts.jsonl");
+const NOTICES: &str = include_str!("../schemas/examples/notices.jsonl");
 const CONTROL: &str = include_str!("../schemas/examples/control.jsonl");
 
 fn schema(text: &str) -> Validator {
@@ -52,6 +54,18 @@ fn example_events_validate_and_are_read() {
     for line in EVENTS.lines() {
         check_valid(&schema, line.as_bytes());
         decode(line.as_bytes(), &Limits::default(), None).unwrap_or_else(|e| panic!("{e}: {line}"));
+    }
+}
+
+#[test]
+fn example_notices_validate_and_are_read_and_written_as_they_are() {
+    let schema = alert_schema();
+    for line in NOTICES.lines() {
+        check_valid(&schema, line.as_bytes());
+        match serde_json::from_str::<Said>(line).unwrap() {
+            Said::Fleet(notice) => assert_eq!(serde_json::to_string(&notice).unwrap(), line),
+            Said::Account(alert) => panic!("{alert:?} is no notice"),
+        }
     }
 }
 

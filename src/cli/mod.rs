@@ -11,6 +11,7 @@ mod desk;
 mod explain;
 mod feed;
 mod find;
+mod measures;
 mod publish;
 mod rejects;
 mod replay;
@@ -49,6 +50,12 @@ enum Command {
     Run(run::Arguments),
     /// Look at incidents and decide about accounts; run the desk without a detector beside it
     Desk(desk::Arguments),
+    /// Stop and release accounts, and see which are stopped
+    #[command(subcommand)]
+    Accounts(measures::Accounts),
+    /// Pull relays and put them back, and see which are pulled
+    #[command(subcommand)]
+    Relays(measures::Relays),
     /// Try the endpoints that alerts are sent to, and have messages sent again
     Webhook(webhook::Arguments),
     /// Make tokens for those who may ask an instance over HTTP
@@ -102,6 +109,8 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Desk(arguments) => desk::run(&arguments),
+        Command::Accounts(command) => measures::accounts(&command),
+        Command::Relays(command) => measures::relays(&command),
         Command::Webhook(arguments) => webhook::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),

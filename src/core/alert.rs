@@ -188,6 +188,10 @@ pub enum Action {
     Throttle,
     /// Stop the account.
     SuspendAccount,
+    /// Take the relay out of its pool.
+    PullRelay,
+    /// Put it back.
+    RestoreRelay,
     /// Nothing.
     None,
 }

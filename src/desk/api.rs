@@ -44,6 +44,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/deliveries", get(deliveries))
         .route("/v1/endpoints", get(endpoints))
         .merge(feedback::api::router())
+        .merge(feedback::measures::router())
         .with_state(Desk { shared, asking: Arc::new(Semaphore::new(ASKING_MAX)) })
 }
 

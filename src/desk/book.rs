@@ -197,6 +197,11 @@ impl Book {
         open.max_by_key(|i| i.alerts.first().map_or(0, |s| s.n))
     }
 
+    /// Whether the stream itself has changed, and has not settled yet.
+    pub fn is_anomaly_open(&self) -> bool {
+        self.groups.anomaly().is_some_and(|a| a.until.is_none())
+    }
+
     /// Incidents known.
     pub fn len(&self) -> usize {
         self.incidents.len()

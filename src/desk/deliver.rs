@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::feedback::record::Word;
 use super::index::query;
-use super::notice::Said;
+use super::notice::{NoticeKind, Said};
 use super::record::{self, DELIVERY, GROUP, Record};
 use super::webhook::body::{Counts, Incident, IncidentState, Message, What};
 use super::webhook::digest::CLOCKS_MS;
@@ -425,7 +425,10 @@ impl Deliveries {
                 link: if self.link.is_empty() { String::new() } else { format!("{}/v1/alerts", self.link) },
                 what: What::Other {
                     summary: notice.evidence.first().map(|r| r.text.clone()).unwrap_or_default(),
-                    state: IncidentState::Open,
+                    state: match notice.kind {
+                        NoticeKind::Released | NoticeKind::Restore => IncidentState::Cleared,
+                        _ => IncidentState::Open,
+                    },
                     data: serde_json::to_value(notice).unwrap_or_default(),
                 },
             },
@@ -498,14 +501,14 @@ fn severity(said: &Said) -> Severity {
 fn facts<'a>(said: &'a Said, kind: &'a str) -> Facts<'a> {
     match said {
         Said::Account(a) => Facts { kind, severity: a.severity, tenant: Some(&a.tenant), pattern: Some(a.pattern) },
-        Said::Fleet(n) => Facts { kind, severity: n.severity, tenant: None, pattern: None },
+        Said::Fleet(n) => Facts { kind, severity: n.severity, tenant: n.tenant.as_deref(), pattern: None },
     }
 }
 
 fn news<'a>(said: &'a Said, endpoint: &'a str, kind: &'a str, n: u64, told: Told, not_before_ms: i64) -> News<'a> {
     let (account, tenant, recipients, at) = match said {
         Said::Account(a) => (&*a.account, &*a.tenant, a.burst.as_ref().map_or(0, |b| b.recipients), a.ts),
-        Said::Fleet(n) => ("", "", 0, n.ts),
+        Said::Fleet(n) => (n.account.as_deref().unwrap_or(""), n.tenant.as_deref().unwrap_or(""), 0, n.ts),
     };
     News {
         endpoint,

@@ -3,7 +3,7 @@
 //! The alerts topic has one partition, so that one member of the desk's group has it: that is the active desk (`role`), the
 //! others stand by. What it makes of the alerts goes to the `desk` topic, each time in one transaction with the offset of the
 //! alerts, so that whoever takes over forgets nothing. Every instance follows that topic into an index of its own (`index`)
-//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`notice`] and [`record`] are pure.
+//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`measures`], [`notice`] and [`record`] are pure.
 
 pub mod alone;
 pub mod api;
@@ -14,6 +14,7 @@ pub mod groups;
 pub mod heartbeat;
 pub mod index;
 pub mod mail;
+pub mod measures;
 pub mod notice;
 mod pulse;
 pub mod record;
@@ -34,6 +35,7 @@ use anyhow::Context as _;
 use axum::Router;
 
 use crate::kafka::Kafka;
+use crate::relays;
 use crate::telemetry::Metrics;
 use shared::Shared;
 
@@ -53,6 +55,8 @@ pub struct Options<'a> {
     pub kafka: &'a Kafka,
     /// Section `[desk]`.
     pub settings: &'a Settings,
+    /// Section `[relays]`.
+    pub relays: &'a relays::Settings,
     /// Its name in the group, where it has one that it keeps over restarts.
     pub instance: &'a str,
     /// What it calls itself before the brokers.

@@ -1,4 +1,4 @@
-//! What the desk itself says, in the form of an alert: `campaign` and `stream.anomaly`. It goes to the alerts topic as the
+//! What the desk itself says, in the form of an alert: campaigns, anomalies, what was done about accounts and relays. It goes to the alerts topic as the
 //! detector's alerts do, and comes back from there to be numbered and delivered.
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::event::Timestamp;
 /// Accounts that one notice names at most; its evidence has the full number.
 pub const ACCOUNTS_MAX: usize = 100;
 
-/// Something about several accounts. Field order is the written order.
+/// Something about several accounts, or about what was done to an account or a relay. Field order is the written order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Notice {
     /// Always 1.
@@ -23,12 +23,21 @@ pub struct Notice {
     pub ts: Timestamp,
     /// How bad: of a campaign the worst of its incidents.
     pub severity: Severity,
-    /// The campaign or anomaly: all that is said of one shares it.
+    /// Of a stop: the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Of a stop: its customer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Of a pull: the relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
+    /// The campaign or anomaly; of a stop the account's; a pull and its restore share one. All that is said of one shares it.
     pub incident: String,
     /// Of a campaign: the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub campaign: Option<String>,
-    /// Who, at most [`ACCOUNTS_MAX`], in order of their flags.
+    /// Who, at most [`ACCOUNTS_MAX`]: in order of their flags, of a pull most recipients first.
     pub accounts: Vec<AccountShare>,
     /// Why.
     pub evidence: Vec<Reason>,
@@ -49,6 +58,18 @@ pub enum NoticeKind {
     /// So many accounts are flagged that the stream has changed, not its accounts.
     #[serde(rename = "stream.anomaly")]
     Anomaly,
+    /// An account cannot send any more, or not to many.
+    #[serde(rename = "account.stopped")]
+    Stopped,
+    /// It can again.
+    #[serde(rename = "account.released")]
+    Released,
+    /// A relay gets no new mail, or a person must say so.
+    #[serde(rename = "relay.pull")]
+    Pull,
+    /// It gets mail again.
+    #[serde(rename = "relay.restore")]
+    Restore,
 }
 
 /// One account of a notice.
@@ -87,7 +108,7 @@ pub struct Reason {
 pub enum Said {
     /// By the detector, about an account.
     Account(Box<Alert>),
-    /// By the desk, about several.
+    /// By the desk, about several, or about what was done.
     Fleet(Box<Notice>),
 }
 
@@ -112,7 +133,7 @@ impl Said {
     pub fn account(&self) -> &str {
         match self {
             Self::Account(alert) => &alert.account,
-            Self::Fleet(_) => "",
+            Self::Fleet(notice) => notice.account.as_deref().unwrap_or_default(),
         }
     }
 }

@@ -10,6 +10,8 @@
 //! | `endpoint/NAME` | [`EndpointRecord`]: whether its receiver wants anything |
 //! | `decision/ID` | [`Decided`]: what somebody decided about accounts |
 //! | `audit/NUMBER` | [`Entry`]: who did what |
+//! | `measure/ID` | [`Measure`]: an account stopped, a relay pulled |
+//! | `hold` | [`Hold`]: nothing is pulled without a person |
 //!
 //! A record without a value takes its key away.
 
@@ -23,6 +25,8 @@ use super::webhook::grouping::{Group, Told};
 use super::webhook::record::{DeliveryRecord, EndpointRecord};
 use crate::core::alert::{AlertKind, Pattern, Severity};
 use crate::event::Timestamp;
+use crate::relays::decide::Hold;
+use crate::relays::measure::Measure;
 
 /// The keys of alerts begin so.
 pub const ALERT: &str = "alert/";
@@ -38,6 +42,10 @@ pub const ENDPOINT: &str = "endpoint/";
 pub const DECISION: &str = "decision/";
 /// The keys of the audit's lines begin so; the number has 20 digits.
 pub const AUDIT: &str = "audit/";
+/// The keys of measures begin so.
+pub const MEASURE: &str = "measure/";
+/// The key of the order that nothing is pulled without a person.
+pub const HOLD: &str = "hold";
 /// The key of the last anomaly.
 pub const ANOMALY: &str = "anomaly";
 
@@ -175,6 +183,10 @@ pub enum Record {
     Decision(Box<Decided>),
     /// Who did what.
     Audit(Box<Entry>),
+    /// An account stopped, a relay pulled.
+    Measure(Box<Measure>),
+    /// Nothing is pulled without a person.
+    Hold(Box<Hold>),
     /// The key stands for nothing any more.
     Gone(String),
     /// Written by a newer program: kept, and not looked at.
@@ -216,6 +228,10 @@ impl Record {
             Self::Decision(serde_json::from_slice(value)?)
         } else if key.starts_with(AUDIT) {
             Self::Audit(serde_json::from_slice(value)?)
+        } else if key.starts_with(MEASURE) {
+            Self::Measure(serde_json::from_slice(value)?)
+        } else if key == HOLD {
+            Self::Hold(serde_json::from_slice(value)?)
         } else {
             Self::Unknown
         })
@@ -232,6 +248,8 @@ impl Record {
             Self::Endpoint(endpoint) => format!("{ENDPOINT}{}", endpoint.endpoint),
             Self::Decision(decided) => format!("{DECISION}{}", decided.id),
             Self::Audit(entry) => format!("{AUDIT}{:020}", entry.n),
+            Self::Measure(measure) => format!("{MEASURE}{}", measure.id),
+            Self::Hold(_) => HOLD.to_owned(),
             Self::Gone(key) => key.clone(),
             Self::Unknown => String::new(),
         }
@@ -251,6 +269,8 @@ impl Record {
             Self::Endpoint(endpoint) => serde_json::to_vec(endpoint).map(Some),
             Self::Decision(decided) => serde_json::to_vec(decided).map(Some),
             Self::Audit(entry) => serde_json::to_vec(entry).map(Some),
+            Self::Measure(measure) => serde_json::to_vec(measure).map(Some),
+            Self::Hold(hold) => serde_json::to_vec(hold).map(Some),
             Self::Gone(_) | Self::Unknown => Ok(None),
         }
     }

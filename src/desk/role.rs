@@ -16,6 +16,7 @@ use super::book::Book;
 use super::deliver::{Deliveries, PENDING_MAX};
 use super::feedback::clerk::{Clerk, Control, NoControl};
 use super::heartbeat::Heart;
+use super::measures::{Measures, Unexposed, Written};
 use super::notice::{Notice, Said};
 use super::pulse::Pulse;
 use super::record::{ALERT, Record};
@@ -231,6 +232,7 @@ struct Active<'a> {
     notices: Vec<Notice>,
     deliveries: Deliveries,
     clerk: Clerk,
+    relays: Measures,
     reader: &'a Reader,
     hands: Hands,
     pulse: Option<Pulse<'a>>,
@@ -256,6 +258,7 @@ impl<'a> Active<'a> {
         let hands = Hands::new(&shared.settings).map_err(Error::Endpoints)?;
         let mut deliveries = Deliveries::new(&shared.settings.endpoints(), &shared.settings.link);
         let (mut book, mut clerk) = (Book::default(), Clerk::default());
+        let mut relays = Measures::new(&shared.relays, Box::<Unexposed>::default(), BY);
         let mut records = 0u64;
         let (low, high) = reader.range(&t.desk, 0)?;
         if high > low {
@@ -264,6 +267,7 @@ impl<'a> Active<'a> {
                 if let Some(record) = read(shared, message) {
                     deliveries.restore(&record);
                     clerk.restore(&record);
+                    relays.restore(&record);
                     book.restore(record);
                 }
                 Ok(Read::On)
@@ -315,6 +319,7 @@ impl<'a> Active<'a> {
             notices: Vec::new(),
             deliveries,
             clerk,
+            relays,
             reader,
             hands,
             pulse: Pulse::begin(shared, now_ms())?,
@@ -339,9 +344,14 @@ impl<'a> Active<'a> {
                 }
             }
             Ok(Said::Account(alert)) => {
-                let taken = self.book.take(*alert, now_ms(), BY);
+                let taken = self.book.take((*alert).clone(), now_ms(), BY);
+                let is_news = !taken.records.is_empty();
                 self.notices.extend(taken.notices);
                 self.record(taken.records);
+                if is_news {
+                    let written = self.relays.take(&alert, &self.book, self.clerk.ledger(), now_ms());
+                    self.write_down(written);
+                }
             }
             Ok(Said::Fleet(notice)) => {
                 let record = self.book.take_notice(*notice, now_ms());
@@ -375,6 +385,11 @@ impl<'a> Active<'a> {
         }
     }
 
+    fn write_down(&mut self, written: Written) {
+        self.records.extend(written.records);
+        self.notices.extend(written.notices);
+    }
+
     /// Whether there is something to write.
     fn has_news(&self) -> bool {
         self.has_moved || !self.records.is_empty() || self.clerk.has_news()
@@ -404,10 +419,12 @@ impl<'a> Active<'a> {
         }
         while let Ok(command) = self.shared.commands().try_recv() {
             // By the clock as it is now: a decision begins soon after.
-            let records =
-                self.clerk.grant(command, &mut self.book, &mut self.deliveries, crate::kafka::outlet::now_ms());
-            self.records.extend(records);
+            let now_ms = crate::kafka::outlet::now_ms();
+            let written = self.clerk.grant(command, &mut self.book, &mut self.deliveries, &mut self.relays, now_ms);
+            self.write_down(written);
         }
+        let written = self.relays.look(&self.book, self.clerk.ledger(), now_ms);
+        self.write_down(written);
         if self.shown.elapsed() > Duration::from_millis(500) {
             self.shown = Instant::now();
             self.shared.show(self.deliveries.endpoints(), self.deliveries.outbox());
@@ -458,6 +475,7 @@ impl<'a> Active<'a> {
             self.records.extend(self.book.forget(before_ms));
             self.records.extend(self.deliveries.forget(before_ms));
             self.records.extend(self.clerk.forget(before_ms, now_ms()));
+            self.records.extend(self.relays.forget(before_ms));
             if !self.has_news() {
                 return Ok(());
             }

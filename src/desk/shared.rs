@@ -16,6 +16,7 @@ use super::webhook::settings::{Deliver, Endpoint, Format};
 use super::{Options, Settings};
 use crate::event::Timestamp;
 use crate::kafka::Kafka;
+use crate::relays;
 use crate::telemetry::Metrics;
 
 /// Which desk this is.
@@ -110,6 +111,7 @@ pub struct Shared {
     /// With the desk's own group.
     pub(super) kafka: Kafka,
     pub(super) settings: Settings,
+    pub(super) relays: relays::Settings,
     pub(super) instance: String,
     pub(super) client_id: String,
     pub(super) session_timeout_ms: u32,
@@ -140,6 +142,7 @@ impl Shared {
         Self {
             kafka,
             settings: options.settings.clone(),
+            relays: options.relays.clone(),
             instance: options.instance.to_owned(),
             client_id: options.client_id.to_owned(),
             session_timeout_ms: options.session_timeout_ms,

@@ -19,17 +19,21 @@ struct Weighed<'a> {
     carried: u64,
     /// What suffices.
     limit: f64,
+    /// Several families of receivers refuse it for its reputation.
+    is_refused: bool,
+    /// They do, and it was pulled within a day: it came back too early.
+    is_refused_still: bool,
     ts: Timestamp,
     burst: Vec<&'a BurstShare>,
 }
 
 impl Weighed<'_> {
     fn is_exposed(&self) -> bool {
-        self.settled as f64 >= self.limit
+        self.settled as f64 >= self.limit || self.is_refused_still
     }
 
     fn is_quiet(&self) -> bool {
-        (self.total as f64) < self.limit / 4.0
+        (self.total as f64) < self.limit / 4.0 && !self.is_refused
     }
 }
 
@@ -91,9 +95,17 @@ impl Decider {
             settled: sum(&mut burst.iter().filter(|share| self.is_settled(share, now_ms))),
             carried: burden.carried,
             limit: recipients.max(pull.share * burden.carried as f64),
+            is_refused,
+            is_refused_still: is_refused && self.was_pulled(&member.relay, now_ms),
             ts: burden.ts,
             burst,
         }
+    }
+
+    /// Whether a relay was pulled within a day, or would have been.
+    fn was_pulled(&self, relay: &str, now_ms: i64) -> bool {
+        let within_day = |m: &Measure| m.since_ms.is_some_and(|at| at > now_ms - DAY_MS);
+        self.of_relays.values().any(|m| m.subject == relay && m.by == BY && within_day(m))
     }
 
     /// Whether nothing more is to be waited for before the relay goes because of this account.
@@ -249,6 +261,9 @@ impl Decider {
             w.carried,
             w.limit.ceil() as u64
         );
+        if w.is_refused {
+            why.push_str("; several families of receivers refuse it");
+        }
         if !less.is_empty() {
             why = format!("{why}; {less}");
         }

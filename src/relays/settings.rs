@@ -64,7 +64,8 @@ pub struct Pulls {
     pub recipients: u32,
     /// And from this share of all recipients that it carried on.
     pub share: f64,
-    /// With so many refusals for its reputation, by two families of receivers or more, half of `recipients` suffices.
+    /// With so many refusals for its reputation, by two families of receivers or more, half of `recipients` suffices; it does not go
+    /// back while they last, and what went back too early goes again.
     pub refused: u32,
     /// It is out for so long at least; twice as long with each further pull within a day.
     pub min_s: u32,

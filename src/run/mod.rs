@@ -439,6 +439,7 @@ pub fn start_desk(config: &Config, http: Option<std::net::SocketAddr>, metrics: 
     let options = desk::Options {
         kafka: &config.kafka,
         settings: &config.desk,
+        relays: &config.relays,
         instance: &config.run.instance,
         client_id: &client_id(config, http),
         session_timeout_ms: config.run.session_timeout_ms,

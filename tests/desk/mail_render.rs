@@ -149,6 +149,9 @@ fn campaign() -> Message {
         kind: NoticeKind::Campaign,
         ts: AT,
         severity: Severity::Critical,
+        account: None,
+        tenant: None,
+        relay: None,
         incident: "c-1".into(),
         campaign: Some("c-1".into()),
         accounts: (0..30)

@@ -35,8 +35,9 @@ pub(in crate::desk) fn router() -> Router<Desk> {
 /// A body with nothing but a note, which may be left out.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Noted {
-    note: Option<String>,
+pub(super) struct Noted {
+    /// It.
+    pub(super) note: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,7 +83,7 @@ fn decades() -> f64 {
 }
 
 /// Hands a wish to the active desk, and waits until it is stored.
-async fn wish(desk: &Desk, who: &Who, right: Right, wish: Wish) -> Result<serde_json::Value, Problem> {
+pub(super) async fn wish(desk: &Desk, who: &Who, right: Right, wish: Wish) -> Result<serde_json::Value, Problem> {
     who.require(right)?;
     active(desk)?;
     let (reply, answer) = crossbeam_channel::bounded(1);
@@ -104,6 +105,7 @@ async fn wish(desk: &Desk, who: &Who, right: Right, wish: Wish) -> Result<serde_
                 Refused::Unknown(_) => StatusCode::NOT_FOUND,
                 Refused::Conflict(_) => StatusCode::CONFLICT,
                 Refused::Invalid(_) => StatusCode::BAD_REQUEST,
+                Refused::Forbidden(_) => StatusCode::FORBIDDEN,
             };
             let text = refused.to_string();
             let (detail, cure) = text.split_once(": ").unwrap_or((&text, "nothing was changed"));

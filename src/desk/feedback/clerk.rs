@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use super::foreign::Foreign;
 use super::ledger::{Done, Ledger, WRITTEN_WITHIN_MS};
-use super::record::{About, Word};
-use super::wish::{Refused, Wish};
+use super::record::{About, Action, Word};
+use super::wish::{Asked, Refused, Wish};
 use crate::desk::book::Book;
 use crate::desk::deliver::Deliveries;
+use crate::desk::measures::{Measures, Written};
 use crate::desk::record::Record;
 use crate::desk::shared::Command;
 use crate::event::Timestamp;
@@ -59,22 +60,30 @@ impl Clerk {
         !self.replies.is_empty() || !self.keys.is_empty()
     }
 
+    /// The ledger, for lines of the audit about what is decided without people.
+    pub(in crate::desk) fn ledger(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
     /// Does what somebody wants. Returns what must be written; whoever asked is told afterwards, or at once that it was refused.
     pub(in crate::desk) fn grant(
         &mut self,
         command: Command,
         book: &mut Book,
         deliveries: &mut Deliveries,
+        measures: &mut Measures,
         now_ms: i64,
-    ) -> Vec<Record> {
+    ) -> Written {
         let Command { wish, who, until, reply } = command;
         if Instant::now() >= until {
             // Left over from when another desk was active, or the brokers were away.
-            return Vec::new();
+            return Written::default();
         }
+        let mut written = Written::default();
         let done = match wish {
             Wish::Enable { .. } | Wish::Resend { .. } => self.deliver(wish, &who, deliveries, now_ms),
-            wish => self.ledger.take(wish, &who, book, now_ms),
+            Wish::Measure(_) => self.measure(wish, &who, book, measures, &mut written, now_ms),
+            wish => self.say(wish, &who, book, measures, &mut written, now_ms),
         };
         match done {
             Ok(mut done) => {
@@ -88,14 +97,73 @@ impl Clerk {
                 }
                 self.keys.extend(done.control);
                 self.replies.push((reply, done.answer));
-                done.records
+                written.records.splice(0..0, done.records);
             }
             Err(refused) => {
                 // Whoever asked may have gone.
                 let _ = reply.send(Err(refused));
-                Vec::new()
             }
         }
+        written
+    }
+
+    fn measure(
+        &mut self,
+        wish: Wish,
+        who: &str,
+        book: &Book,
+        measures: &mut Measures,
+        written: &mut Written,
+        now_ms: i64,
+    ) -> Result<Done, Refused> {
+        wish.check()?;
+        let Wish::Measure(wish) = wish else { return Err(Refused::Invalid("that is no measure".to_owned())) };
+        let (done, answer) = measures.grant(wish, who, book, &mut self.ledger, now_ms)?;
+        *written = done;
+        Ok(Done::of_nothing(answer))
+    }
+
+    /// Takes people's word, and what follows from it for accounts that are stopped and relays that are pulled.
+    fn say(
+        &mut self,
+        wish: Wish,
+        who: &str,
+        book: &mut Book,
+        measures: &mut Measures,
+        written: &mut Written,
+        now_ms: i64,
+    ) -> Result<Done, Refused> {
+        let resolved = match &wish {
+            Wish::Resolve { incident, .. } => Some(incident.clone()),
+            _ => None,
+        };
+        let acted = match &wish {
+            Wish::Act(new) if new.action.is_of_relay() => new.relay.clone().map(|r| (new.action, r)),
+            Wish::Act(new) => new.account.as_ref().map(|a| (new.action, a.to_ascii_lowercase())),
+            _ => None,
+        };
+        let mut done = self.ledger.take(wish, who, book, now_ms)?;
+        if let Some(incident) = resolved.and_then(|id| book.incident(&id)) {
+            *written = measures.resolved(incident, who, &mut self.ledger, now_ms);
+        }
+        if let Some((action, subject)) = acted {
+            let stopped_for = measures.stopped_for(&subject).map(str::to_owned);
+            *written = measures.acted(action, &subject, who, &mut self.ledger, now_ms);
+            // A new password says that somebody else had the old one: what the burst taught is taken out.
+            let unresolved = stopped_for
+                .filter(|_| action == Action::PasswordChanged)
+                .filter(|id| book.incident(id).is_some_and(|i| i.resolved.is_none()));
+            if let Some(incident) = unresolved {
+                let note = Some("the password was changed".to_owned());
+                let hijack = Wish::Resolve { incident, resolution: Asked::Hijack, note };
+                // What cannot be resolved stays open; the account is released all the same.
+                if let Ok(also) = self.ledger.take(hijack, who, book, now_ms) {
+                    done.records.extend(also.records);
+                    done.control.extend(also.control);
+                }
+            }
+        }
+        Ok(done)
     }
 
     fn deliver(&mut self, wish: Wish, who: &str, deliveries: &mut Deliveries, now_ms: i64) -> Result<Done, Refused> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::Value;
 
 use super::record::{About, Acted, Decided, Entry, Kind, Resolution, Resolved, Whom, Word};
-use super::wish::{Asked, NOTE_MAX, NewAction, NewDecision, Refused, Wish};
+use super::wish::{Asked, NewAction, NewDecision, Refused, Wish};
 use crate::core::decision::{DECADES_MAX, DECISIONS_MAX, Decision, Decisions, FACTOR_MAX, TEXT_MAX, What};
 use crate::core::scope::Scope;
 use crate::core::verdict::Stratum;
@@ -114,11 +114,7 @@ impl Ledger {
     /// # Errors
     /// Where it cannot be done: then nothing has changed.
     pub fn take(&mut self, wish: Wish, who: &str, book: &mut Book, now_ms: i64) -> Result<Done, Refused> {
-        if let Some(note) = wish.note()
-            && note.chars().count() > NOTE_MAX
-        {
-            return Err(Refused::Invalid(format!("the note has more than {NOTE_MAX} characters")));
-        }
+        wish.check()?;
         let by = Word { by: who.to_owned(), at: Timestamp(now_ms), note: None };
         match wish {
             Wish::Acknowledge { incident, note } => self.acknowledge(known(book, &incident)?, Word { note, ..by }),
@@ -129,8 +125,8 @@ impl Ledger {
             Wish::Decide(new) => self.decide(new, by),
             Wish::TakeBack { decision, note } => self.take_back(&decision, Word { note, ..by }),
             Wish::Act(new) => self.act(new, book, by),
-            Wish::Enable { .. } | Wish::Resend { .. } => {
-                Err(Refused::Invalid("deliveries are not in the ledger".to_owned()))
+            Wish::Enable { .. } | Wish::Resend { .. } | Wish::Measure(_) => {
+                Err(Refused::Invalid("deliveries and measures are not in the ledger".to_owned()))
             }
         }
     }
@@ -523,20 +519,6 @@ impl Done {
     /// Nothing but an answer.
     pub(super) fn of_nothing(answer: Value) -> Self {
         Self { records: Vec::new(), control: Vec::new(), acknowledged: None, answer }
-    }
-}
-
-impl Wish {
-    fn note(&self) -> Option<&str> {
-        match self {
-            Self::Acknowledge { note, .. } | Self::Resolve { note, .. } | Self::TakeBack { note, .. } => {
-                note.as_deref()
-            }
-            Self::Note { note, .. } => Some(note),
-            Self::Decide(new) => Some(&new.note),
-            Self::Act(new) => new.note.as_deref(),
-            Self::Enable { .. } | Self::Resend { .. } => None,
-        }
     }
 }
 

@@ -8,5 +8,6 @@ pub(super) mod api;
 pub(super) mod clerk;
 mod foreign;
 pub mod ledger;
+pub(super) mod measures;
 pub mod record;
 pub mod wish;

@@ -228,6 +228,9 @@ pub struct About {
     /// A relay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
+    /// A measure, by its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measure: Option<String>,
     /// An endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::record::{Action, Kind, Whom};
 use crate::desk::index::query::Message;
 use crate::event::Timestamp;
+use crate::relays::measure::Kind as MeasureKind;
 
 /// Characters of a note at most.
 pub const NOTE_MAX: usize = 1024;
@@ -46,6 +47,8 @@ pub enum Wish {
     },
     /// Record what an outside system did.
     Act(NewAction),
+    /// Stop or release an account, pull a relay or put it back.
+    Measure(MeasureWish),
     /// Send to an endpoint again that had said 410.
     Enable {
         /// Its name.
@@ -56,6 +59,81 @@ pub enum Wish {
         /// As the index has it.
         message: Box<Message>,
     },
+}
+
+/// What somebody wants of accounts that are stopped and relays that are pulled.
+#[derive(Debug)]
+pub enum MeasureWish {
+    /// Have done what waits for a person.
+    Confirm {
+        /// The measure's id.
+        id: String,
+        /// Why.
+        note: Option<String>,
+        /// What who asks may do.
+        rights: Rights,
+    },
+    /// Refuse what waits for a person, or end what is in force.
+    End {
+        /// The measure's id.
+        id: String,
+        /// Why.
+        note: Option<String>,
+        /// What who asks may do.
+        rights: Rights,
+    },
+    /// Stop or throttle an account, or pull a relay.
+    Order(NewMeasure),
+    /// Put all relays back, and hold off new pulls.
+    RestoreAll {
+        /// For so long, in seconds.
+        hold_s: u32,
+        /// Why.
+        note: Option<String>,
+    },
+    /// Let relays be pulled again.
+    Lift {
+        /// Why.
+        note: Option<String>,
+    },
+}
+
+/// What somebody may decide about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    /// Accounts.
+    pub accounts: bool,
+    /// Relays.
+    pub relays: bool,
+}
+
+impl Rights {
+    /// Whether they suffice for a measure; of one that is not known nobody is told more.
+    ///
+    /// # Errors
+    /// Where they do not.
+    pub fn may(self, kind: Option<MeasureKind>) -> Result<(), Refused> {
+        let (is, role) = match kind {
+            None => return Ok(()),
+            Some(MeasureKind::Pull) => (self.relays, "relays"),
+            Some(MeasureKind::Stop | MeasureKind::Throttle) => (self.accounts, "accounts"),
+        };
+        if is { Ok(()) } else { Err(Refused::Forbidden(format!("you may not do that: it needs the role `{role}`"))) }
+    }
+}
+
+/// A measure that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewMeasure {
+    /// What is done.
+    pub kind: MeasureKind,
+    /// The account, or the relay as its pool has it.
+    pub subject: String,
+    /// For how long, in seconds; as the configuration says.
+    pub for_s: Option<u32>,
+    /// Why.
+    pub note: String,
 }
 
 /// What an incident was.
@@ -116,6 +194,40 @@ pub struct NewAction {
     pub note: Option<String>,
 }
 
+impl Wish {
+    /// Refuses a note that is too long.
+    ///
+    /// # Errors
+    /// Where it is.
+    pub fn check(&self) -> Result<(), Refused> {
+        match self.note() {
+            Some(note) if note.chars().count() > NOTE_MAX => {
+                Err(Refused::Invalid(format!("the note has more than {NOTE_MAX} characters")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn note(&self) -> Option<&str> {
+        match self {
+            Self::Acknowledge { note, .. } | Self::Resolve { note, .. } | Self::TakeBack { note, .. } => {
+                note.as_deref()
+            }
+            Self::Note { note, .. } => Some(note),
+            Self::Decide(new) => Some(&new.note),
+            Self::Act(new) => new.note.as_deref(),
+            Self::Measure(MeasureWish::Order(new)) => Some(&new.note),
+            Self::Measure(
+                MeasureWish::Confirm { note, .. }
+                | MeasureWish::End { note, .. }
+                | MeasureWish::RestoreAll { note, .. }
+                | MeasureWish::Lift { note },
+            ) => note.as_deref(),
+            Self::Enable { .. } | Self::Resend { .. } => None,
+        }
+    }
+}
+
 /// Why nothing was done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -128,4 +240,7 @@ pub enum Refused {
     /// It is not understood.
     #[error("{0}")]
     Invalid(String),
+    /// Whoever asks may not.
+    #[error("{0}")]
+    Forbidden(String),
 }

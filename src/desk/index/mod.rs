@@ -13,10 +13,10 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::notice::Said;
-use super::record::{ALERT, AUDIT, DECISION, DELIVERY, GROUP, INCIDENT, Record};
+use super::record::{ALERT, AUDIT, DECISION, DELIVERY, GROUP, INCIDENT, MEASURE, Record};
 
 /// What brings a database from each version to the next. Never changed once released; a new version is added at the end.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE place (one INTEGER PRIMARY KEY CHECK (one = 1), topic TEXT NOT NULL, next_offset INTEGER NOT NULL,
         at_ms INTEGER NOT NULL) STRICT;
@@ -46,6 +46,13 @@ const MIGRATIONS: [&str; 2] = [
     CREATE INDEX audit_by_incident ON audit (incident, n);
     CREATE INDEX audit_by_account ON audit (account, n);
     -- What was read before these tables were there is read again.
+    DELETE FROM place;
+",
+    "
+    CREATE TABLE measures (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, subject TEXT NOT NULL,
+        incident TEXT NOT NULL, state TEXT NOT NULL, until_ms INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
+    CREATE INDEX measures_by_subject ON measures (subject, n);
+    CREATE INDEX measures_by_state ON measures (state, n);
     DELETE FROM place;
 ",
 ];
@@ -213,7 +220,7 @@ impl Index {
         self.connection
             .execute_batch(
                 "BEGIN; DELETE FROM place; DELETE FROM incidents; DELETE FROM alerts; DELETE FROM deliveries;
-                DELETE FROM groups; DELETE FROM decisions; DELETE FROM audit; COMMIT",
+                DELETE FROM groups; DELETE FROM decisions; DELETE FROM audit; DELETE FROM measures; COMMIT",
             )
             .map_err(|e| self.failed(e))
     }
@@ -264,6 +271,8 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
                     .and_then(|mut s| s.execute([endpoint, id]))
             } else if let Some(id) = key.strip_prefix(DECISION) {
                 t.prepare_cached("DELETE FROM decisions WHERE id = ?1").and_then(|mut s| s.execute([id]))
+            } else if let Some(id) = key.strip_prefix(MEASURE) {
+                t.prepare_cached("DELETE FROM measures WHERE id = ?1").and_then(|mut s| s.execute([id]))
             } else if let Some(n) = key.strip_prefix(AUDIT).and_then(|n| n.parse::<i64>().ok()) {
                 t.prepare_cached("DELETE FROM audit WHERE n = ?1").and_then(|mut s| s.execute([n]))
             } else {
@@ -296,7 +305,17 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
             t.prepare_cached("INSERT OR REPLACE INTO groups VALUES (?1, ?2, ?3)")
                 .and_then(|mut s| s.execute(params![g.endpoint, g.id, json]))
         }
-        Record::Anomaly(_) | Record::Endpoint(_) | Record::Unknown => return Ok(()),
+        Record::Measure(m) => {
+            let json = serde_json::to_string(m)?;
+            t.prepare_cached(
+                "INSERT INTO measures (id, kind, subject, incident, state, until_ms, json) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                    ON CONFLICT (id) DO UPDATE SET state = excluded.state, until_ms = excluded.until_ms, json = excluded.json",
+            )
+            .and_then(|mut s| {
+                s.execute(params![m.id, m.kind.name(), m.subject, m.incident, m.state.name(), m.until_ms, json])
+            })
+        }
+        Record::Anomaly(_) | Record::Endpoint(_) | Record::Hold(_) | Record::Unknown => return Ok(()),
     };
     done.map(|_| ()).map_err(failed)
 }

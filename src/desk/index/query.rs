@@ -107,6 +107,28 @@ pub struct Audit {
     pub limit: Option<u32>,
 }
 
+/// Which measures. What is absent is not asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Measures {
+    /// `stop`, `throttle` or `pull`.
+    pub kind: Option<String>,
+    /// `shadow`, `asked`, `in_force` or `ended`.
+    pub state: Option<String>,
+    /// About this account, as folded.
+    pub account: Option<String>,
+    /// About this relay.
+    pub relay: Option<String>,
+    /// Of this incident.
+    pub incident: Option<String>,
+    /// Whether they have not ended yet.
+    pub open: Option<bool>,
+    /// Those made before this cursor: pages go from the newest to the oldest.
+    pub before: Option<i64>,
+    /// How many; 100.
+    pub limit: Option<u32>,
+}
+
 /// A page.
 #[derive(Debug, Serialize)]
 pub struct Page {
@@ -224,6 +246,33 @@ pub fn decisions(c: &Connection, q: &Decisions, now_ms: i64) -> Result<Page, rus
 pub fn decision(c: &Connection, id: &str) -> Result<Option<Box<RawValue>>, rusqlite::Error> {
     let found: Option<String> =
         c.prepare_cached("SELECT json FROM decisions WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
+    found.map(raw).transpose()
+}
+
+/// A page of measures, newest first; `now_ms` says which have expired.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn measures(c: &Connection, q: &Measures, now_ms: i64) -> Result<Page, rusqlite::Error> {
+    let mut wanted =
+        clauses([("kind =", &q.kind), ("state =", &q.state), ("incident =", &q.incident), ("subject =", &q.account)]);
+    wanted.extend(clauses([("subject =", &q.relay)]));
+    // One that has ended is over from 0 on, whatever its longest time was.
+    let until = "(CASE state WHEN 'ended' THEN 0 ELSE until_ms END)";
+    let (after, before) = (format!("{until} >"), format!("{until} <="));
+    let clause = q.open.map(|open| if open { &*after } else { &*before });
+    wanted.extend(clause.map(|clause| (clause, Value::Integer(now_ms))));
+    wanted.extend(q.before.map(|n| ("n <", Value::Integer(n))));
+    page(c, "measures", "DESC", wanted, q.limit)
+}
+
+/// One measure; `None` where it is not known.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn measure(c: &Connection, id: &str) -> Result<Option<Box<RawValue>>, rusqlite::Error> {
+    let found: Option<String> =
+        c.prepare_cached("SELECT json FROM measures WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
     found.map(raw).transpose()
 }
 

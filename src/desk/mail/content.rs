@@ -268,7 +268,7 @@ impl Content {
             facts: vec![("Kind", clean(&message.kind, LISTED_CHARS))],
             ..Self::default()
         };
-        // A campaign or an anomaly of the stream; of anything else the sentence is all there is for people.
+        // What the desk itself says; of anything else the sentence is all there is for people.
         if let Ok(notice) = serde_json::from_value::<Notice>(data.clone()) {
             content.advice = if state == IncidentState::Cleared { "" } else { advice(notice.action) };
             let reason = |r: &crate::desk::notice::Reason| Reason {
@@ -283,6 +283,9 @@ impl Content {
                     clean(&share.incident, LISTED_CHARS),
                 ]
             };
+            let named = [("Account", &notice.account), ("Customer", &notice.tenant), ("Relay", &notice.relay)];
+            let named = named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+            content.facts.extend(named.map(|(name, value)| (name, clean(value, LISTED_CHARS))));
             let head = ["Account", "Recipients", "Incident"];
             content.tables.push(Table::of("Accounts", &head, &notice.accounts, account));
         }
@@ -414,6 +417,8 @@ fn advice(action: Action) -> &'static str {
     match action {
         Action::Throttle => "Throttle the account until somebody has looked.",
         Action::SuspendAccount => "Suspend the account now, and change its password.",
+        Action::PullRelay => "Take the relay out of its pool: mailfuse relays confirm.",
+        Action::RestoreRelay => "Put the relay back into its pool.",
         Action::None => "",
     }
 }

@@ -433,6 +433,8 @@ fn action(action: Action) -> &'static str {
     match action {
         Action::Throttle => "throttle the account",
         Action::SuspendAccount => "suspend the account",
+        Action::PullRelay => "take the relay out of its pool",
+        Action::RestoreRelay => "put the relay back into its pool",
         Action::None => "",
     }
 }

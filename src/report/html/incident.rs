@@ -33,7 +33,7 @@ impl Page<'_> {
                     @match incident.gravest().action {
                         Action::SuspendAccount => { " Recommended: suspend the account." },
                         Action::Throttle => { " Recommended: throttle the account until somebody has looked." },
-                        Action::None => {},
+                        Action::PullRelay | Action::RestoreRelay | Action::None => {},
                     }
                     @if !self.names.redacts() { " Incident " code { (crate::report::text::visible(&incident.flag.incident)) } "." }
                     " " a.back href="#flagged" { "All flagged accounts" }

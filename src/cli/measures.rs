@@ -1,0 +1,253 @@
+//! Accounts that are stopped and relays that are pulled, from a terminal. The active desk does it.
+
+use std::io::Write as _;
+
+use anyhow::anyhow;
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::ask::{self, Asked, encoded};
+use super::table::{Align, Table, printable};
+
+/// What is printed of a long list.
+const LIST_MAX: u32 = 1000;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Accounts {
+    /// List accounts that are stopped or throttled, that wait for a person, or that would be, newest first
+    List(List),
+    /// Stop an account
+    Stop {
+        #[command(flatten)]
+        asked: Asked,
+        /// The account
+        account: String,
+        /// For so many hours [default: relays.stop.max_s]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8784))]
+        hours: Option<u32>,
+        /// Let a few new recipients an hour through
+        #[arg(long)]
+        throttle: bool,
+        /// Why: it is kept with the stop
+        #[arg(long)]
+        note: String,
+    },
+    /// Let an account send again; it is on probation for a while
+    Release {
+        #[command(flatten)]
+        asked: Asked,
+        /// The account
+        account: String,
+        /// It was a hijack, and the owner has a new password: what the burst taught is taken out
+        #[arg(long, conflicts_with = "no_hijack")]
+        password_changed: bool,
+        /// It was none: nothing is held against the account
+        #[arg(long)]
+        no_hijack: bool,
+        /// Why
+        #[arg(long)]
+        note: Option<String>,
+    },
+    /// Stop an account that waits for a person
+    Confirm {
+        #[command(flatten)]
+        asked: Asked,
+        /// The account
+        account: String,
+    },
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Relays {
+    /// List relays that are pulled, that wait for a person, or that would be, newest first
+    List(List),
+    /// Pull a relay out of its pool
+    Pull {
+        #[command(flatten)]
+        asked: Asked,
+        /// The relay, as its pool has it
+        relay: String,
+        /// For so many hours [default: relays.pull.max_s]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8784))]
+        hours: Option<u32>,
+        /// Why: it is kept with the pull
+        #[arg(long)]
+        note: String,
+    },
+    /// Put relays back into their pools
+    #[command(after_help = "\
+With --all nothing is pulled for --hold-hours afterwards; `mailfuse relays resume` ends that earlier.")]
+    Restore {
+        #[command(flatten)]
+        asked: Asked,
+        /// The relay, as its pool has it
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        relay: Option<String>,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+        /// With --all: nothing is pulled without a person for so long
+        #[arg(long, default_value_t = 1, requires = "all", value_parser = clap::value_parser!(u32).range(0..=168))]
+        hold_hours: u32,
+        /// Why
+        #[arg(long)]
+        note: Option<String>,
+    },
+    /// Let relays be pulled again after `restore --all`
+    Resume {
+        #[command(flatten)]
+        asked: Asked,
+        /// Why
+        #[arg(long)]
+        note: Option<String>,
+    },
+    /// Pull a relay that waits for a person
+    Confirm {
+        #[command(flatten)]
+        asked: Asked,
+        /// The relay, as its pool has it
+        relay: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    asked: Asked,
+    /// What has ended, too
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) fn accounts(command: &Accounts) -> Result<(), Failure> {
+    match command {
+        Accounts::List(List { asked, all }) => {
+            let mut measures = found(asked, "stop", None, *all)?;
+            measures.extend(found(asked, "throttle", None, *all)?);
+            print(&measures)
+        }
+        Accounts::Stop { asked, account, hours, throttle, note } => {
+            let kind = if *throttle { "throttle" } else { "stop" };
+            order(asked, kind, account, *hours, note)
+        }
+        Accounts::Release { asked, account, password_changed, no_hijack, note } => {
+            let mut measures = found(asked, "stop", Some(account), false)?;
+            measures.extend(found(asked, "throttle", Some(account), false)?);
+            if measures.is_empty() {
+                return Err(anyhow!("{} is not stopped: mailfuse accounts list", printable(account)).into());
+            }
+            if *no_hijack {
+                for incident in measures.iter().filter_map(|m| m["incident"].as_str()) {
+                    let path = format!("/v1/incidents/{}/resolve", encoded(incident));
+                    // One that a person ordered has no incident of the detector.
+                    if incident.starts_with("p-") {
+                        continue;
+                    }
+                    ask::send(asked, Method::POST, &path, Some(json!({ "as": "not_hijack", "note": note })))?;
+                }
+            }
+            let action = if *password_changed { "password_changed" } else { "account_released" };
+            let body = json!({ "action": action, "account": account, "note": note });
+            ask::send(asked, Method::POST, "/v1/actions", Some(body))?;
+            line(&format!("{} may send again", printable(account)))
+        }
+        Accounts::Confirm { asked, account } => confirm(asked, "stop", account),
+    }
+}
+
+pub(super) fn relays(command: &Relays) -> Result<(), Failure> {
+    match command {
+        Relays::List(List { asked, all }) => print(&found(asked, "pull", None, *all)?),
+        Relays::Pull { asked, relay, hours, note } => order(asked, "pull", relay, *hours, note),
+        Relays::Restore { asked, relay: Some(relay), note, .. } => {
+            let measures = found(asked, "pull", Some(relay), false)?;
+            if measures.is_empty() {
+                return Err(anyhow!("{} is not pulled: mailfuse relays list", printable(relay)).into());
+            }
+            for id in measures.iter().filter_map(|m| m["id"].as_str()) {
+                let path = format!("/v1/measures/{}/end", encoded(id));
+                ask::send(asked, Method::POST, &path, Some(json!({ "note": note })))?;
+            }
+            line(&format!("{} is put back", printable(relay)))
+        }
+        Relays::Restore { asked, relay: None, hold_hours, note, .. } => {
+            let body = json!({ "hold_s": hold_hours * 3600, "note": note });
+            let answer = ask::send(asked, Method::POST, "/v1/relays/restore", Some(body))?;
+            line(&format!(
+                "{} put back; nothing is pulled before {}",
+                answer["restored"],
+                answer["held_until"].as_str().unwrap_or_default()
+            ))
+        }
+        Relays::Resume { asked, note } => {
+            let query = note.as_ref().map(|note| format!("?note={}", encoded(note))).unwrap_or_default();
+            ask::send(asked, Method::DELETE, &format!("/v1/relays/hold{query}"), None)?;
+            line("relays are pulled again where they are exposed")
+        }
+        Relays::Confirm { asked, relay } => confirm(asked, "pull", relay),
+    }
+}
+
+fn found(asked: &Asked, kind: &str, subject: Option<&str>, all: bool) -> Result<Vec<Value>, Failure> {
+    let mut path = format!("/v1/measures?kind={kind}&limit={LIST_MAX}");
+    if !all {
+        path.push_str("&open=true");
+    }
+    if let Some(subject) = subject {
+        let name = if kind == "pull" { "relay" } else { "account" };
+        path.push_str(&format!("&{name}={}", encoded(subject)));
+    }
+    let page = ask::send(asked, Method::GET, &path, None)?;
+    Ok(page["items"].as_array().cloned().unwrap_or_default())
+}
+
+fn order(asked: &Asked, kind: &str, subject: &str, hours: Option<u32>, note: &str) -> Result<(), Failure> {
+    let body = json!({ "kind": kind, "subject": subject, "for_s": hours.map(|h| h * 3600), "note": note });
+    print(&[ask::send(asked, Method::POST, "/v1/measures", Some(body))?])
+}
+
+fn confirm(asked: &Asked, kind: &str, subject: &str) -> Result<(), Failure> {
+    let measures = found(asked, kind, Some(subject), false)?;
+    let Some(id) = measures.iter().find(|m| m["state"] == "asked").and_then(|m| m["id"].as_str()) else {
+        return Err(anyhow!("nothing about {} waits for a person", printable(subject)).into());
+    };
+    let path = format!("/v1/measures/{}/confirm", encoded(id));
+    print(&[ask::send(asked, Method::POST, &path, Some(json!({})))?])
+}
+
+fn line(text: &str) -> Result<(), Failure> {
+    Ok(anstream::stdout().write_all(format!("{text}\n").as_bytes())?)
+}
+
+fn print(measures: &[Value]) -> Result<(), Failure> {
+    let mut table = Table::new(&[
+        ("made", Align::Left),
+        ("what", Align::Left),
+        ("state", Align::Left),
+        ("about", Align::Left),
+        ("until", Align::Left),
+        ("by", Align::Left),
+        ("why", Align::Left),
+    ]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let time = |value: &Value| value.as_i64().map(|ms| crate::event::Timestamp(ms).to_string()).unwrap_or_default();
+    for m in measures {
+        let ended = &m["ended"];
+        let (until, by, why) = if ended.is_object() {
+            (&ended["at_ms"], &ended["by"], &ended["why"])
+        } else {
+            (&m["until_ms"], if m["confirmed_by"].is_string() { &m["confirmed_by"] } else { &m["by"] }, &m["why"])
+        };
+        table.row(vec![
+            time(&m["made_ms"]),
+            text(&m["kind"]),
+            text(&m["state"]).replace('_', " "),
+            text(&m["subject"]),
+            time(until),
+            text(by),
+            text(why),
+        ]);
+    }
+    line(table.text().trim_end())
+}

@@ -1,0 +1,361 @@
+//! The decision at the desk: what alerts, burdens and people lead to, as records of the desk topic, lines of the audit, and notices.
+//! Pure; the active desk holds one.
+
+use serde_json::{Value, json};
+
+use super::book::Book;
+use super::feedback::ledger::Ledger;
+use super::feedback::record::{About, Action as Act, Resolution, Word};
+use super::feedback::wish::{MeasureWish, NewMeasure, Refused};
+use super::notice::{self, AccountShare, Notice, NoticeKind, Reason};
+use super::record::{HOLD, Incident, MEASURE, Record};
+use crate::core::alert::{Action, Alert, AlertKind, Severity};
+use crate::event::Timestamp;
+use crate::relays::Settings;
+use crate::relays::decide::{BY, Burden, Capped, Change, Decider, Flag, Hold, Outcome, Told};
+use crate::relays::measure::{Kind, Measure, State};
+use crate::relays::people::{self, ORDER_MAX_S, Order};
+
+/// How often it is looked at relays and at what expires, in milliseconds.
+const LOOK_MS: i64 = 1000;
+/// Of this span a cap speaks, in seconds.
+const CAP_S: u32 = 3600;
+
+/// Where the burdens of relays come from: what they bore over the last `window_s`, as of now. Bursts of incidents that turned out
+/// to be none need not be taken out.
+pub trait Exposure: std::fmt::Debug + Send {
+    /// One for each relay that bears anything.
+    fn burdens(&mut self, window_s: u32, now_ms: i64) -> Vec<Burden>;
+}
+
+/// No relay bears anything.
+#[derive(Debug, Default)]
+pub struct Unexposed;
+
+impl Exposure for Unexposed {
+    fn burdens(&mut self, _: u32, _: i64) -> Vec<Burden> {
+        Vec::new()
+    }
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// To the desk topic.
+    pub records: Vec<Record>,
+    /// To the alerts topic.
+    pub notices: Vec<Notice>,
+}
+
+/// The measures of the active desk.
+#[derive(Debug)]
+pub struct Measures {
+    decider: Decider,
+    settings: Settings,
+    exposure: Box<dyn Exposure>,
+    looked_ms: i64,
+    /// Who says what is said.
+    by: &'static str,
+}
+
+impl Measures {
+    /// With nothing decided yet.
+    pub fn new(settings: &Settings, exposure: Box<dyn Exposure>, by: &'static str) -> Self {
+        Self { decider: Decider::new(settings), settings: settings.clone(), exposure, looked_ms: 0, by }
+    }
+
+    /// Takes in what the topic has.
+    pub fn restore(&mut self, record: &Record) {
+        match record {
+            Record::Measure(measure) => self.decider.restore((**measure).clone()),
+            Record::Hold(hold) => self.decider.restore_hold(Some((**hold).clone())),
+            Record::Gone(key) if key == HOLD => self.decider.restore_hold(None),
+            Record::Gone(key) => {
+                if let Some(id) = key.strip_prefix(MEASURE) {
+                    self.decider.remove(id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes an alert that the book has taken for the first time. That a burst is over ends nothing: the stop may have caused it.
+    pub fn take(&mut self, alert: &Alert, book: &Book, ledger: &mut Ledger, now_ms: i64) -> Written {
+        if alert.kind == AlertKind::Cleared {
+            return Written::default();
+        }
+        let flag = Flag {
+            account: &alert.account,
+            tenant: &alert.tenant,
+            incident: &alert.incident,
+            severity: alert.severity,
+            ts: alert.ts,
+            is_doubtful: book.is_anomaly_open() || book.incident(&alert.incident).is_some_and(|i| i.anomaly.is_some()),
+        };
+        let outcome = self.decider.flagged(&flag, now_ms);
+        self.written(outcome, ledger, now_ms)
+    }
+
+    /// Looks at the relays, and at what expires; not more often than each second.
+    pub fn look(&mut self, book: &Book, ledger: &mut Ledger, now_ms: i64) -> Written {
+        if (0..LOOK_MS).contains(&(now_ms - self.looked_ms)) {
+            return Written::default();
+        }
+        self.looked_ms = now_ms;
+        let mut burdens = self.exposure.burdens(self.settings.pull.window_s, now_ms);
+        for burden in &mut burdens {
+            burden.burst.retain(|share| book.incident(&share.incident).is_some_and(stands));
+        }
+        let outcome = self.decider.tick(&burdens, book.is_anomaly_open(), now_ms);
+        self.written(outcome, ledger, now_ms)
+    }
+
+    /// Does what somebody wants. Returns what is to be written, and the answer.
+    ///
+    /// # Errors
+    /// Where it cannot be done: then nothing has changed.
+    pub fn grant(
+        &mut self,
+        wish: MeasureWish,
+        who: &str,
+        book: &Book,
+        ledger: &mut Ledger,
+        now_ms: i64,
+    ) -> Result<(Written, Value), Refused> {
+        let changes = match wish {
+            MeasureWish::Confirm { id, rights, .. } => {
+                rights.may(self.decider.measure(&id).map(|m| m.kind))?;
+                vec![self.decider.confirm(&id, who, now_ms)?]
+            }
+            MeasureWish::End { id, note, rights } => {
+                rights.may(self.decider.measure(&id).map(|m| m.kind))?;
+                let why = note.unwrap_or_else(|| "a person ended it".to_owned());
+                match self.decider.finish(&id, who, &why, now_ms)? {
+                    Some(change) => vec![change],
+                    None => {
+                        let same = self.decider.measure(&id).and_then(|m| serde_json::to_value(m).ok());
+                        return Ok((Written::default(), same.unwrap_or_default()));
+                    }
+                }
+            }
+            MeasureWish::Order(new) => self.decider.order(&order(new, book)?, who, now_ms)?,
+            MeasureWish::RestoreAll { hold_s, note } => {
+                let until_ms = now_ms + i64::from(hold_s) * 1000;
+                let hold = Hold { v: 1, until_ms, by: who.to_owned(), note: note.clone() };
+                let changes = self.decider.restore_all(hold.clone(), now_ms);
+                let restored = changes.len();
+                let outcome = Outcome { changes, ..Outcome::default() };
+                let mut written = self.written(outcome, ledger, now_ms);
+                written.records.push(Record::Hold(Box::new(hold)));
+                let word = Word { by: who.to_owned(), at: Timestamp(now_ms), note };
+                written.records.push(ledger.audit("relays.restored", About::default(), &word));
+                return Ok((written, json!({ "restored": restored, "held_until": Timestamp(until_ms) })));
+            }
+            MeasureWish::Lift { note } => {
+                let mut written = Written::default();
+                if self.decider.lift_hold() {
+                    let word = Word { by: who.to_owned(), at: Timestamp(now_ms), note };
+                    written.records.push(Record::Gone(HOLD.to_owned()));
+                    written.records.push(ledger.audit("relays.hold_lifted", About::default(), &word));
+                }
+                return Ok((written, json!({ "restored": 0, "held_until": null })));
+            }
+        };
+        let answer = changes.last().and_then(|c| serde_json::to_value(&c.measure).ok()).unwrap_or_default();
+        Ok((self.written(Outcome { changes, ..Outcome::default() }, ledger, now_ms), answer))
+    }
+
+    /// The incident for which an account may not send now, where it is stopped for one.
+    pub fn stopped_for(&self, account: &str) -> Option<&str> {
+        let open = self.decider.open(Kind::Stop, account).filter(|m| m.state == State::InForce);
+        open.map(|m| &*m.incident)
+    }
+
+    /// Takes what an outside system did.
+    pub fn acted(&mut self, action: Act, subject: &str, who: &str, ledger: &mut Ledger, now_ms: i64) -> Written {
+        let changes = match action {
+            Act::AccountStopped => self.decider.stopped(subject, now_ms).into_iter().collect(),
+            Act::AccountReleased => self.decider.released(subject, who, "it was released", now_ms),
+            Act::PasswordChanged => self.decider.released(subject, who, "its password was changed", now_ms),
+            Act::RelayRestored => self.decider.restored(subject, who, "it was put back", now_ms),
+            Act::RelayPulled => Vec::new(),
+        };
+        self.written(Outcome { changes, ..Outcome::default() }, ledger, now_ms)
+    }
+
+    /// Takes how an incident was resolved: what was none is held against nobody.
+    pub fn resolved(&mut self, incident: &Incident, who: &str, ledger: &mut Ledger, now_ms: i64) -> Written {
+        if incident.resolved.as_ref().is_none_or(|r| r.kind == Resolution::Hijack) {
+            return Written::default();
+        }
+        let changes = self.decider.acquitted(&incident.account, &incident.id, who, now_ms);
+        self.written(Outcome { changes, ..Outcome::default() }, ledger, now_ms)
+    }
+
+    /// Forgets what ended before `before_ms`. Returns what must be written.
+    pub fn forget(&mut self, before_ms: i64) -> Vec<Record> {
+        self.decider.forget(before_ms).into_iter().map(|id| Record::Gone(format!("{MEASURE}{id}"))).collect()
+    }
+
+    fn written(&self, outcome: Outcome, ledger: &mut Ledger, now_ms: i64) -> Written {
+        let mut written = Written::default();
+        for change in outcome.changes {
+            written.records.extend(audited(&change, ledger, now_ms));
+            written.notices.extend(change.told.map(|told| self.notice(&change.measure, told, now_ms)));
+            written.records.push(Record::Measure(Box::new(change.measure)));
+        }
+        written.notices.extend(outcome.capped.iter().map(|capped| self.too_much(capped)));
+        written
+    }
+
+    fn notice(&self, m: &Measure, told: Told, now_ms: i64) -> Notice {
+        let is_pull = m.kind == Kind::Pull;
+        let kind = match (is_pull, told) {
+            (true, Told::Over) => NoticeKind::Restore,
+            (true, _) => NoticeKind::Pull,
+            (false, Told::Over) => NoticeKind::Released,
+            (false, _) => NoticeKind::Stopped,
+        };
+        let recipients = m.accounts.iter().fold(0u64, |sum, a| sum.saturating_add(a.recipients));
+        let (signal, window_s, limit) = match m.kind {
+            Kind::Pull => ("exposure", self.settings.pull.window_s, f64::from(self.settings.pull.recipients)),
+            Kind::Stop => ("stop", 0, 0.0),
+            Kind::Throttle => ("throttle", 0, 0.0),
+        };
+        let (verb, back) = match m.kind {
+            Kind::Pull => ("pulled", "put back"),
+            Kind::Stop => ("stopped", "released"),
+            Kind::Throttle => ("throttled", "not throttled any more"),
+        };
+        let who = |by: &str| if by == BY { String::new() } else { format!(" by {by}") };
+        let text = match (told, &m.ended) {
+            (Told::Over, Some(ended)) => format!("{} is {back}{}: {}", m.subject, who(&ended.by), ended.why),
+            (Told::Asked, _) => format!("{} is to be {verb}, a person must confirm: {}", m.subject, m.why),
+            _ => format!("{} is {verb}{}: {}", m.subject, who(m.confirmed_by.as_deref().unwrap_or(&m.by)), m.why),
+        };
+        let stage = match told {
+            Told::Asked => "asked",
+            Told::Done => "done",
+            Told::Over => "over",
+        };
+        let of_account = AccountShare { account: m.subject.clone(), incident: m.incident.clone(), recipients: 0 };
+        Notice {
+            v: 1,
+            id: notice::id('n', &["measure", &m.id, stage]),
+            kind,
+            ts: if told == Told::Over { Timestamp(now_ms) } else { m.ts },
+            severity: if m.kind == Kind::Throttle { Severity::Warning } else { Severity::Critical },
+            account: (!is_pull).then(|| m.subject.clone()),
+            tenant: (!m.tenant.is_empty()).then(|| m.tenant.clone()),
+            relay: is_pull.then(|| m.subject.clone()),
+            incident: if is_pull { m.incident.clone() } else { m.id.clone() },
+            campaign: None,
+            accounts: if is_pull { m.accounts.clone() } else { vec![of_account] },
+            evidence: vec![Reason {
+                signal: signal.to_owned(),
+                window_s,
+                observed: recipients as f64,
+                expected: 0.0,
+                limit,
+                weight: 0.0,
+                text,
+            }],
+            relays: Vec::new(),
+            action: if told == Told::Asked { Action::PullRelay } else { Action::None },
+            by: self.by.to_owned(),
+        }
+    }
+
+    /// One page says that there is too much, however much it is.
+    fn too_much(&self, capped: &Capped) -> Notice {
+        let id = notice::id('n', &["capped", &capped.what, &capped.hour.to_string()]);
+        Notice {
+            v: 1,
+            id: id.clone(),
+            kind: NoticeKind::Anomaly,
+            ts: capped.ts,
+            severity: Severity::Critical,
+            account: None,
+            tenant: None,
+            relay: None,
+            incident: id,
+            campaign: None,
+            accounts: Vec::new(),
+            evidence: vec![Reason {
+                signal: if capped.what == "stops" { "stops" } else { "pulls" }.to_owned(),
+                window_s: CAP_S,
+                observed: capped.observed as f64,
+                expected: 0.0,
+                limit: f64::from(capped.limit),
+                weight: 0.0,
+                text: capped.text.clone(),
+            }],
+            relays: Vec::new(),
+            action: Action::None,
+            by: self.by.to_owned(),
+        }
+    }
+}
+
+/// Whether what an incident put on relays counts: it was no false flag, and not flagged while the stream itself had changed.
+fn stands(incident: &Incident) -> bool {
+    incident.anomaly.is_none() && incident.resolved.as_ref().is_none_or(|r| r.kind == Resolution::Hijack)
+}
+
+/// The line of the audit; `None` for what is done to nobody, and for what only lasts longer.
+fn audited(change: &Change, ledger: &mut Ledger, now_ms: i64) -> Option<Record> {
+    let m = &change.measure;
+    let is_news =
+        m.made_ms == now_ms || m.since_ms == Some(now_ms) || m.ended.as_ref().is_some_and(|e| e.at_ms == now_ms);
+    let was_asked_or_done =
+        m.state != State::Shadow && (m.ended.is_none() || m.since_ms.is_none() || change.told.is_some());
+    if !is_news || !was_asked_or_done {
+        return None;
+    }
+    let (by, note) = match &m.ended {
+        Some(ended) => (&ended.by, &ended.why),
+        None => (m.confirmed_by.as_ref().unwrap_or(&m.by), &m.why),
+    };
+    let (account, relay) = match m.kind {
+        Kind::Pull => (None, Some(m.subject.clone())),
+        Kind::Stop | Kind::Throttle => (Some(m.subject.clone()), None),
+    };
+    let about =
+        About { incident: Some(m.incident.clone()), account, relay, measure: Some(m.id.clone()), ..About::default() };
+    let word = Word { by: by.clone(), at: Timestamp(now_ms), note: Some(note.clone()) };
+    Some(ledger.audit(&format!("{}.{}", m.kind.name(), m.state.name()), about, &word))
+}
+
+fn order(new: NewMeasure, book: &Book) -> Result<Order, Refused> {
+    let invalid = |what: String| Err(Refused::Invalid(what));
+    if new.note.trim().is_empty() {
+        return invalid("the note is empty: whoever reads it later needs the reason".to_owned());
+    }
+    if new.subject.is_empty() || new.subject.chars().count() > crate::core::decision::TEXT_MAX {
+        return invalid("`subject` must name an account or a relay".to_owned());
+    }
+    if new.for_s.is_some_and(|s| !(60..=ORDER_MAX_S).contains(&s)) {
+        return invalid(format!("`for_s` must lie between 60 and {ORDER_MAX_S}"));
+    }
+    let is_account = new.kind != Kind::Pull;
+    let subject = if is_account { new.subject.to_ascii_lowercase() } else { new.subject };
+    let incident = if is_account { book.newest_open(&subject) } else { None };
+    let domain = || subject.rsplit_once('@').map_or(&*subject, |(_, domain)| domain).to_owned();
+    Ok(Order {
+        kind: new.kind,
+        tenant: incident.map_or_else(domain, |i| i.tenant.clone()),
+        incident: incident.map(|i| i.id.clone()).unwrap_or_default(),
+        for_s: new.for_s.unwrap_or(0),
+        note: new.note,
+        subject,
+    })
+}
+
+impl From<people::Refused> for Refused {
+    fn from(refused: people::Refused) -> Self {
+        match refused {
+            people::Refused::Unknown(text) => Self::Unknown(text),
+            people::Refused::Conflict(text) => Self::Conflict(text),
+        }
+    }
+}
