@@ -350,7 +350,7 @@ impl Shard {
         self.tally.as_ref().map(Tally::kept)
     }
 
-    /// Whether there are signals that should not wait: somebody was flagged, a minute is over.
+    /// Whether there are signals that should not wait: somebody was flagged.
     pub fn has_urgent_signals(&self) -> bool {
         self.tally.as_ref().is_some_and(Tally::is_urgent)
     }

@@ -13,9 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::account::{Account, OnRelays};
 use super::beat;
 use super::replies::Family;
-use super::signal::{
-    BurstKind, BurstMinute, MINUTE_MS, Part, RelayCount, RelayMinute, RelaysKind, Signal, minute_of,
-};
+use super::signal::{BurstKind, BurstMinute, MINUTE_MS, Part, RelayCount, RelayMinute, RelaysKind, Signal, minute_of};
 use crate::event::{Event, Kind, Timestamp};
 
 /// Relays that one shard tells apart at a time; all further ones are [`OTHER`].
@@ -93,7 +91,7 @@ impl Tally {
     }
 
     pub(super) fn is_urgent(&self) -> bool {
-        self.is_urgent || !self.ready.is_empty()
+        self.is_urgent
     }
 
     /// The place of a relay.
@@ -136,7 +134,14 @@ impl Tally {
     }
 
     /// Counts an event that was no repeat, the shard's clock being at `newest_ms`.
-    pub(super) fn count(&mut self, event: &Event<'_>, on: &OnRelays, account: &Account, newest_ms: i64, lateness_s: u32) {
+    pub(super) fn count(
+        &mut self,
+        event: &Event<'_>,
+        on: &OnRelays,
+        account: &Account,
+        newest_ms: i64,
+        lateness_s: u32,
+    ) {
         let oldest_ms = oldest_ms(newest_ms, lateness_s);
         match &event.kind {
             Kind::Send(send) => {
@@ -296,8 +301,7 @@ impl Minute {
     }
 
     fn uses(&self, place: usize) -> bool {
-        self.carried.get(place).is_some_and(|c| *c != (0, 0))
-            || self.refused.iter().any(|r| usize::from(r.0) == place)
+        self.carried.get(place).is_some_and(|c| *c != (0, 0)) || self.refused.iter().any(|r| usize::from(r.0) == place)
     }
 
     fn signal(&self, part: Part, names: &[String]) -> Signal {

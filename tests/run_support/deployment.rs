@@ -44,6 +44,7 @@ impl<'b> Deployment<'b> {
         broker.topic(&d.topic("control"), 1, &compacted[..1]);
         broker.topic(&d.topic("desk"), 1, &compacted[..1]);
         broker.topic(&d.topic("alerts"), 1, &[]);
+        broker.topic(&d.topic("signals"), 1, &[("cleanup.policy", "compact,delete")]);
         broker.topic(&d.topic("rejects"), 1, &[]);
         d
     }
@@ -71,7 +72,8 @@ impl<'b> Deployment<'b> {
         let text = format!(
             "[kafka]\nbootstrap_servers = \"{address}\"\ngroup = \"{name}\"\n\
              [kafka.topics]\nevents = \"{name}.events\"\nstate = \"{name}.state\"\nalerts = \"{name}.alerts\"\n\
-             control = \"{name}.control\"\ndesk = \"{name}.desk\"\nrejects = \"{name}.rejects\"\n\
+             control = \"{name}.control\"\ndesk = \"{name}.desk\"\nsignals = \"{name}.signals\"\n\
+             rejects = \"{name}.rejects\"\n\
              [http]\nlisten = \"127.0.0.1:0\"\n\
              [run]\ninstance = \"{instance}\"\nworkers = 2\ncheckpoint_ms = 500\nsession_timeout_ms = 6000\ndrain_s = 5\n{}\n{}",
             self.run, self.extra
