@@ -18,11 +18,12 @@ use super::replies::Family;
 use super::sends::{Sends, Sent, mark, seconds};
 use super::shard::Step;
 use super::signal::minute_of;
+use super::tally::OTHER;
 use super::verdict::{self, Stratum};
 use super::window::{Counters, UNIT, Windows};
 use crate::event::{Auth, Event, Kind, Outcome, Send};
 
-/// Relay names that are told apart for one account; further ones share the last place.
+/// Relay names that are told apart for one account, the last being [`OTHER`].
 const RELAYS_MAX: usize = 32;
 
 /// The state of one account; stored packed (`packed`).
@@ -448,11 +449,17 @@ impl Account {
     fn note_relay(&mut self, relay: &str, at_s: u32, oldest_s: u32) -> u8 {
         let place = match self.relay_names.position(relay) {
             Some(place) => place,
-            None if self.relay_names.len() < RELAYS_MAX => {
+            None if self.relay_names.len() + 1 < RELAYS_MAX => {
                 self.relay_names.push(relay);
                 self.relay_names.len() - 1
             }
-            None => RELAYS_MAX - 1,
+            // The last place is for all further ones: none of them is to be blamed for the others.
+            None => {
+                if self.relay_names.len() < RELAYS_MAX {
+                    self.relay_names.push(OTHER);
+                }
+                RELAYS_MAX - 1
+            }
         };
         // There are so few that they are always exact: the place will do for a hash.
         self.relays.note((place as u64 + 1) << 32, at_s, oldest_s);

@@ -213,12 +213,12 @@ impl Tally {
         for minute in &mut self.kept.minutes {
             let before = std::mem::take(&mut minute.carried);
             for (place, (messages, recipients)) in before.into_iter().enumerate() {
-                if let Some(new) = new_places[place] {
+                if let Some(new) = new_places.get(place).copied().flatten() {
                     minute.carry(new, messages, recipients);
                 }
             }
             for (place, _, _) in &mut minute.refused {
-                *place = new_places[usize::from(*place)].unwrap_or_default();
+                *place = new_places.get(usize::from(*place)).copied().flatten().unwrap_or_default();
             }
         }
         self.index();
