@@ -3,7 +3,7 @@
 //! once they are known. Processor time of this thread, which a busy machine disturbs less than the clock on the wall.
 //!
 //! `cargo bench --bench core`. `MAILFUSE_BENCH_ACCOUNTS` (2000,20000,100000), `MAILFUSE_BENCH_EVENTS` (600,000 to each pass)
-//! and `MAILFUSE_BENCH_ROUNDS` (5) change what is measured.
+//! and `MAILFUSE_BENCH_ROUNDS` (5) change what is measured; `MAILFUSE_BENCH_SIGNALS=0` leaves out what is counted for signals.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -13,7 +13,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use mailfuse::core::policy::{Detect, Policy};
-use mailfuse::core::shard::{Ahead, Shard};
+use mailfuse::core::shard::{Ahead, Kept, Shard, Wanted};
+use mailfuse::core::signal::Part;
 use mailfuse::event::{Decoded, Limits, Timestamp, decode};
 use mailfuse::kafka::partitioner::partition_of;
 use mix::{Random, event};
@@ -33,8 +34,9 @@ fn main() {
     let setting = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
     let events: u64 = setting("MAILFUSE_BENCH_EVENTS", "600000").parse().expect("a number");
     let rounds: usize = setting("MAILFUSE_BENCH_ROUNDS", "5").parse().expect("a number");
+    let signals = setting("MAILFUSE_BENCH_SIGNALS", "1") != "0";
     for accounts in setting("MAILFUSE_BENCH_ACCOUNTS", "2000,20000,100000").split(',') {
-        measure(accounts.parse().expect("a number"), events, rounds);
+        measure(accounts.parse().expect("a number"), events, rounds, signals);
     }
 }
 
@@ -94,7 +96,7 @@ fn decode_all(batches: &[Batch], limits: &Limits) {
 }
 
 fn step_all(batches: &[Batch], limits: &Limits, shards: &mut [Shard]) {
-    let (mut ahead, mut out) = (Ahead::default(), Vec::new());
+    let (mut ahead, mut out, mut signals) = (Ahead::default(), Vec::new(), Vec::new());
     for batch in batches {
         let shard = &mut shards[batch.partition];
         shard.look_ahead(batch.records().map(|r| r.0), &mut ahead);
@@ -103,19 +105,28 @@ fn step_all(batches: &[Batch], limits: &Limits, shards: &mut [Shard]) {
                 black_box(shard.step(&event, &mut out));
             }
         }
+        // A worker takes them more seldom than after each batch.
+        shard.signals(Wanted::Bursts, &mut signals);
+        signals.clear();
     }
     black_box(out);
 }
 
-fn measure(accounts: u64, events: u64, rounds: usize) {
+fn measure(accounts: u64, events: u64, rounds: usize, signals: bool) {
     let policy = Arc::new(Policy::new(Detect::default(), [7; 16], "bench".to_owned()).expect("the defaults are good"));
     let limits = Limits::default();
     let mut r = Random(0x9e37_79b9_7f4a_7c15);
     let [first, second] = [0, events].map(|from| batches(&mut r, accounts, from, events));
     let (mut alone, mut new, mut known, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
     for _ in 0..rounds {
-        let fresh = || Shard::new(Arc::clone(&policy), Timestamp(BEGIN_MS as i64));
-        let mut shards: Vec<Shard> = (0..PARTITIONS).map(|_| fresh()).collect();
+        let fresh = |partition| {
+            let mut shard = Shard::new(Arc::clone(&policy), Timestamp(BEGIN_MS as i64));
+            if signals {
+                shard.tell_signals(Part { partitions: PARTITIONS as i32, partition }, Kept::default());
+            }
+            shard
+        };
+        let mut shards: Vec<Shard> = (0..PARTITIONS as i32).map(fresh).collect();
         alone.push(timed(events, || decode_all(&second, &limits)));
         new.push(timed(events, || step_all(&first, &limits, &mut shards)));
         known.push(timed(events, || step_all(&second, &limits, &mut shards)));

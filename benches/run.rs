@@ -76,6 +76,7 @@ fn deployment(broker: &Broker, name: &str) -> Config {
     broker.topic(&format!("{name}.state"), PARTITIONS, &[compact]);
     broker.topic(&format!("{name}.alerts"), 1, &[log]);
     broker.topic(&format!("{name}.control"), 1, &[compact]);
+    broker.topic(&format!("{name}.signals"), 1, &[("cleanup.policy", "compact,delete")]);
     broker.topic(&format!("{name}.rejects"), 1, &[]);
     let mut config = Config::default();
     let k = &mut config.kafka;
@@ -85,6 +86,7 @@ fn deployment(broker: &Broker, name: &str) -> Config {
     k.topics.state = format!("{name}.state");
     k.topics.alerts = format!("{name}.alerts");
     k.topics.control = format!("{name}.control");
+    k.topics.signals = format!("{name}.signals");
     k.topics.rejects = format!("{name}.rejects");
     config.http.listen = String::new();
     config

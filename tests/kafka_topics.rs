@@ -20,7 +20,7 @@ impl Desk {
         let broker = Broker::shared()?;
         let name = unique("topics");
         let config = tempfile::NamedTempFile::new().unwrap();
-        let topics: String = ["events", "state", "alerts", "control", "desk", "rejects"]
+        let topics: String = ["events", "state", "alerts", "control", "desk", "signals", "rejects"]
             .map(|t| format!("{t} = \"{name}.{t}\"\n"))
             .concat();
         let address = &broker.address;
@@ -101,7 +101,7 @@ fn what_create_makes_check_finds_good_and_create_changes_nothing() {
 #[test]
 fn a_missing_topic_is_found_and_made() {
     let Some(desk) = Desk::new() else { return };
-    assert_eq!(desk.wrong().len(), 6);
+    assert_eq!(desk.wrong().len(), 7);
     desk.make();
     desk.broker.delete_topics(&[&desk.topic("alerts")]);
     desk.one_wrong(&[&desk.topic("alerts"), "missing", "mailfuse topics create"]);

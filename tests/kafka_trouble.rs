@@ -60,7 +60,9 @@ fn what_is_missing_or_does_not_fit_is_refused_at_the_start() {
     check_refuses(&d, &[&d.topic("events"), "does not exist", "mailfuse topics create"]);
 
     let d = Deployment::without_topics(broker, "unequal", 2);
-    for (topic, partitions) in [("events", 2), ("state", 3), ("control", 1), ("alerts", 1), ("rejects", 1)] {
+    for (topic, partitions) in
+        [("events", 2), ("state", 3), ("control", 1), ("alerts", 1), ("signals", 1), ("rejects", 1)]
+    {
         broker.topic(&d.topic(topic), partitions, &[]);
     }
     check_refuses(&d, &["has 2 partitions", "has 3", "mailfuse state export FILE", "mailfuse state import FILE"]);

@@ -11,6 +11,7 @@ use mailfuse::core::alert::{
     Action, Alert, AlertKind, Burst, DomainShare, Evidence, Exempt, Pattern, RelayShare, Severity, Signal,
 };
 use mailfuse::core::decision::Decisions;
+use mailfuse::core::signal::Signal;
 use mailfuse::desk::notice::Said;
 use mailfuse::event::{
     Auth, Complaint, Decoded, Event, Kind, Limits, Outcome, Recipients, Send, Status, Timestamp, decode, encode, fold,
@@ -25,6 +26,7 @@ const EVENTS: &str = include_str!("../schemas/examples/events.jsonl");
 const REJECTS: &str = include_str!("../schemas/examples/rejects.jsonl");
 const ALERTS: &str = include_str!("../schemas/examples/alerts.jsonl");
 const NOTICES: &str = include_str!("../schemas/examples/notices.jsonl");
+const SIGNALS: &str = include_str!("../schemas/examples/signals.jsonl");
 const CONTROL: &str = include_str!("../schemas/examples/control.jsonl");
 
 fn schema(text: &str) -> Validator {
@@ -127,6 +129,37 @@ fn the_alert_schema_knows_no_other_fields_and_kinds() {
         let mut wrong = alert.clone();
         wrong.as_object_mut().unwrap().remove(field);
         assert!(!schema.is_valid(&wrong), "without {field}");
+    }
+}
+
+#[test]
+fn example_signals_validate_and_are_what_we_write() {
+    let schema = schema(include_str!("../schemas/signal.schema.json"));
+    for line in SIGNALS.lines() {
+        check_valid(&schema, line.as_bytes());
+        let value: Value = serde_json::from_str(line).unwrap();
+        let is_burst = value["kind"] == "burst";
+        let key: &[u8] = if is_burst { b"burst/i/1" } else { b"relays/12/3/1" };
+        let signal = Signal::read(key, line.as_bytes()).unwrap();
+        assert_eq!(serde_json::to_string(&signal).unwrap(), line);
+        assert!(signal.key().starts_with(if is_burst { "burst/i-8a0f" } else { "relays/12/3/29" }), "{}", signal.key());
+        // Of the other kind it is none, nor with fields that the kind does not have.
+        assert!(Signal::read(if is_burst { b"relays/1/0/1" } else { b"burst/i/1" }, line.as_bytes()).is_err());
+        for (field, wrong) in [
+            ("kind", json!(if is_burst { "relays" } else { "burst" })),
+            ("minute", json!("2026-03-02T03:12:44.000Z")),
+            ("seq", json!(-1)),
+            (if is_burst { "partition" } else { "tenant" }, json!("x")),
+        ] {
+            let mut wrongly = value.clone();
+            wrongly[field] = wrong;
+            assert!(!schema.is_valid(&wrongly), "{field}");
+        }
+        for (relay, what) in [("families", json!({"nobody": 1})), ("none", json!({}))] {
+            let mut wrongly = value.clone();
+            wrongly["relays"][0]["refused"] = what;
+            assert!(!schema.is_valid(&wrongly), "{relay}");
+        }
     }
 }
 

@@ -14,13 +14,16 @@ use super::policy::Policy;
 use super::recent::Recent;
 use super::refusal::{self, Answer};
 use super::repeats::Repeats;
+use super::replies::Family;
 use super::sends::{Sends, Sent, mark, seconds};
 use super::shard::Step;
+use super::signal::minute_of;
+use super::tally::OTHER;
 use super::verdict::{self, Stratum};
 use super::window::{Counters, UNIT, Windows};
 use crate::event::{Auth, Event, Kind, Outcome, Send};
 
-/// Relay names that are told apart for one account; further ones share the last place.
+/// Relay names that are told apart for one account, the last being [`OTHER`].
 const RELAYS_MAX: usize = 32;
 
 /// The state of one account; stored packed (`packed`).
@@ -60,6 +63,17 @@ pub struct Effect {
     pub step: Step,
     /// The evidence may have grown: weigh it.
     pub weigh: bool,
+    /// What an outcome means for relays.
+    pub on_relays: OnRelays,
+}
+
+/// What an outcome means for relays; places are those of the account's relay names plus one, 0 being none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OnRelays {
+    /// Its message went over another relay than it seemed, which was this one, with so many recipients.
+    pub moved: Option<(u8, u32)>,
+    /// A relay is refused for its address: by whom, and which relay, where the outcome names none.
+    pub refused: Option<(Family, u8)>,
 }
 
 /// The damped count of `k` recipients in units of 1/1024: log2(1+k), so that one announcement to a hundred is an event and
@@ -196,7 +210,7 @@ impl Account {
         if let Some(id) = &event.id
             && self.repeats.get_or_insert_default().note(prints.of(id), at_s, now_s, policy.detect.repeat_s)
         {
-            return Effect { step: Step { duplicate: true, ..Step::default() }, weigh: false };
+            return Effect { step: Step { duplicate: true, ..Step::default() }, ..Effect::default() };
         }
         if let Some(tenant) = &event.tenant
             && **tenant != *self.tenant()
@@ -205,6 +219,9 @@ impl Account {
         }
         self.roll(now_s, policy, history_since_s);
         let late = now_s.saturating_sub(at_s) >= policy.spans.longest_s();
+        if let Some(incident) = &mut self.incident {
+            incident.totals.at_minute(minute_of(self.clock_ms));
+        }
         let mut effect = match &event.kind {
             Kind::Send(send) => self.send(ts_ms, send, policy, prints),
             Kind::Outcome(outcome) => self.outcome(at_s, outcome, policy, prints),
@@ -329,13 +346,13 @@ impl Account {
             }
         }
         self.sends.push(sent, now_s, longest_s, policy.detect.sends_max);
-        Effect { step: Step { new_recipients: new, ..Step::default() }, weigh: new > 0 }
+        Effect { step: Step { new_recipients: new, ..Step::default() }, weigh: new > 0, ..Effect::default() }
     }
 
     fn outcome(&mut self, at_s: u32, outcome: &Outcome<'_>, policy: &Policy, prints: &Fingerprint) -> Effect {
         let (now_s, longest_s) = (self.now_s(), policy.spans.longest_s());
         let oldest_s = now_s.saturating_sub(longest_s);
-        let answer = refusal::read(outcome);
+        let refusal::Said { answer, refuses_relay } = refusal::read(outcome);
         let quarters = answer.quarters();
         let refused = u32::from(quarters > 0);
         let hash = prints.of_recipient(&outcome.rcpt);
@@ -351,6 +368,7 @@ impl Account {
             ..Counters::default()
         };
         let mut named = false;
+        let mut on_relays = OnRelays { refused: refuses_relay.map(|family| (family, relay)), ..OnRelays::default() };
         if let Some(sent) = self.sends.find(key, now_s, longest_s) {
             named = sent.is(mark::NAMED);
             if new {
@@ -364,6 +382,12 @@ impl Account {
             if relay != 0 && !sent.is(mark::RELAY_SURE) {
                 sent.relay = relay;
                 sent.marks |= mark::RELAY_SURE;
+            }
+            if sent.relay != relay_before {
+                on_relays.moved = Some((relay_before, sent.recipients));
+            }
+            if let Some((_, at)) = &mut on_relays.refused {
+                *at = sent.relay;
             }
             let mut at_domain = None;
             if new || refused > 0 {
@@ -396,7 +420,7 @@ impl Account {
             self.count(at_s, &what, policy);
         }
         let step = Step { new_recipients: u32::from(new), refused: refused > 0, ..Step::default() };
-        Effect { step, weigh: new || refused > 0 }
+        Effect { step, weigh: new || refused > 0, on_relays }
     }
 
     fn auth(&mut self, at_s: u32, auth: &Auth<'_>, policy: &Policy) -> Effect {
@@ -425,11 +449,17 @@ impl Account {
     fn note_relay(&mut self, relay: &str, at_s: u32, oldest_s: u32) -> u8 {
         let place = match self.relay_names.position(relay) {
             Some(place) => place,
-            None if self.relay_names.len() < RELAYS_MAX => {
+            None if self.relay_names.len() + 1 < RELAYS_MAX => {
                 self.relay_names.push(relay);
                 self.relay_names.len() - 1
             }
-            None => RELAYS_MAX - 1,
+            // The last place is for all further ones: none of them is to be blamed for the others.
+            None => {
+                if self.relay_names.len() < RELAYS_MAX {
+                    self.relay_names.push(OTHER);
+                }
+                RELAYS_MAX - 1
+            }
         };
         // There are so few that they are always exact: the place will do for a hash.
         self.relays.note((place as u64 + 1) << 32, at_s, oldest_s);

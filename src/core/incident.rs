@@ -1,5 +1,6 @@
 //! An incident: one burst of one account, from its flag to its clear.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use super::alert::{AlertKind, Burst, DomainShare, Pattern, RelayShare, Severity}
 use super::codec::{Input, Unreadable, put, put_signed};
 use super::names::Names;
 use super::sends::{Sends, Sent, mark};
+use super::signal::minute_of;
 use crate::event::Timestamp;
 
 /// Client addresses that an alert names at most.
@@ -16,6 +18,9 @@ pub const CLIENT_IPS_MAX: usize = 16;
 const QUEUE_IDS_MAX: usize = 10;
 const DOMAINS_SHOWN: usize = 10;
 const DOMAINS_MAX: usize = 64;
+
+/// What a burst put out before the minute of its flag, by minute since 1970; see [`Totals::gather`].
+pub type Before = BTreeMap<i64, Vec<(u8, i64, i64)>>;
 
 /// What a burst has put out so far.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -30,6 +35,30 @@ pub struct Totals {
     domains: Vec<(Box<str>, u64)>,
     /// By place in the account's relay names plus one (bounded there): messages, recipients.
     relays: Vec<(u8, u64, u64)>,
+    /// How often a counted message turned out to go over another relay. Stored behind the rest.
+    #[serde(skip)]
+    moves: u64,
+    /// Stored behind the rest.
+    #[serde(skip)]
+    lately: Lately,
+}
+
+/// What a burst has put out in one minute of the account's clock: the last in which anything happened.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Lately {
+    /// In minutes since 1970.
+    minute: i64,
+    /// As [`Totals::relays`]; what moved from one to another in that minute is taken from the first.
+    relays: Vec<(u8, i64, i64)>,
+}
+
+impl Lately {
+    fn count(&mut self, relay: u8, messages: i64, recipients: i64) {
+        match self.relays.iter_mut().find(|r| r.0 == relay) {
+            Some(entry) => (entry.1, entry.2) = (entry.1 + messages, entry.2 + recipients),
+            None => self.relays.push((relay, messages, recipients)),
+        }
+    }
 }
 
 /// An open incident.
@@ -63,7 +92,8 @@ impl Incident {
     /// Few accounts have one: serde's form will do.
     pub(super) fn pack(&self, out: &mut Vec<u8>) {
         // Writing to a vector cannot fail; were it to, reading would say so.
-        let bytes = postcard::to_stdvec(self).unwrap_or_default();
+        let mut bytes = postcard::to_stdvec(self).unwrap_or_default();
+        self.totals.pack_lately(&mut bytes);
         put_signed(out, self.active_ms.wrapping_sub(self.flagged_ms));
         put(out, bytes.len() as u64);
         out.extend_from_slice(&bytes);
@@ -74,8 +104,9 @@ impl Incident {
         let len = from.count(usize::MAX, 1)?;
         let (mut incident, rest): (Self, _) =
             postcard::take_from_bytes(from.take(len)?).map_err(|_| Unreadable("a damaged incident"))?;
+        // An older program wrote no more.
         if !rest.is_empty() {
-            return Err(Unreadable("a damaged incident"));
+            incident.totals.unpack_lately(Input::new(rest))?;
         }
         incident.flagged_ms = incident.active_ms.wrapping_sub(flagged_before_ms);
         Ok(incident)
@@ -84,8 +115,13 @@ impl Incident {
 
 impl Totals {
     /// Gathers the sends since `start_ms` that brought new recipients or refusals, and marks them as counted.
-    pub fn gather(sends: &mut Sends, start_ms: i64) -> Self {
+    ///
+    /// What went out before the minute of the flag, `clock_ms` being the account's clock, does not count as of that minute, but comes
+    /// beside: by minute, and more than an hour before by the hour's first one, as [`Totals::lately`] has it.
+    pub fn gather(sends: &mut Sends, start_ms: i64, clock_ms: i64) -> (Self, Before) {
         let mut totals = Self::default();
+        let flagged = minute_of(clock_ms);
+        let mut before: BTreeMap<i64, Lately> = BTreeMap::new();
         for sent in sends.telling_since(start_ms) {
             totals.join(sent);
             for (domain, n) in sent.domains() {
@@ -93,8 +129,60 @@ impl Totals {
             }
             totals.new += u64::from(sent.new);
             totals.refused += u64::from(sent.refused);
+            if sent.relay != 0 {
+                let minute = minute_of(sent.ts_ms).min(flagged);
+                let minute = if flagged - minute > 60 { minute - minute.rem_euclid(60) } else { minute };
+                before.entry(minute).or_default().count(sent.relay, 1, sent.recipients.into());
+            }
         }
-        totals
+        totals.lately = before.remove(&flagged).unwrap_or_default();
+        totals.lately.minute = flagged;
+        (totals, before.into_iter().map(|(minute, lately)| (minute, lately.relays)).collect())
+    }
+
+    /// The account's clock is in this minute, in minutes since 1970: what is counted from now on counts in it.
+    pub fn at_minute(&mut self, minute: i64) {
+        if self.lately.minute != minute {
+            self.lately.minute = minute;
+            self.lately.relays.clear();
+        }
+    }
+
+    /// The last minute in which an event came, in minutes since 1970, and what the burst put out in it, by place of the relay as in
+    /// the account's names plus one: messages and recipients. Below zero where more moved to another relay.
+    pub fn lately(&self) -> (i64, &[(u8, i64, i64)]) {
+        (self.lately.minute, &self.lately.relays)
+    }
+
+    /// The minute of [`Totals::lately`].
+    pub fn lately_minute(&self) -> i64 {
+        self.lately.minute
+    }
+
+    /// Grows with every message that is counted and with every one that moves.
+    pub fn seq(&self) -> u64 {
+        self.messages + self.moves
+    }
+
+    fn pack_lately(&self, out: &mut Vec<u8>) {
+        put(out, self.moves);
+        put_signed(out, self.lately.minute);
+        put(out, self.lately.relays.len() as u64);
+        for &(relay, messages, recipients) in &self.lately.relays {
+            out.push(relay);
+            put_signed(out, messages);
+            put_signed(out, recipients);
+        }
+    }
+
+    fn unpack_lately(&mut self, mut from: Input<'_>) -> Result<(), Unreadable> {
+        self.moves = from.number()?;
+        self.lately.minute = from.signed()?;
+        for _ in 0..from.count(usize::from(u8::MAX), 3)? {
+            let share = (from.byte()?, from.signed()?, from.signed()?);
+            self.lately.relays.push(share);
+        }
+        if from.left() > 0 { Err(Unreadable("a damaged incident")) } else { Ok(()) }
     }
 
     /// Counts a message into the burst, once.
@@ -121,6 +209,7 @@ impl Totals {
         }
         if sent.relay != 0 {
             self.count_relay(sent.relay, sent.recipients);
+            self.lately.count(sent.relay, 1, sent.recipients.into());
         }
     }
 
@@ -132,6 +221,11 @@ impl Totals {
         }
         self.relays.retain(|r| r.1 > 0);
         self.count_relay(to, recipients);
+        self.moves += 1;
+        if from != 0 {
+            self.lately.count(from, -1, -i64::from(recipients));
+        }
+        self.lately.count(to, 1, recipients.into());
     }
 
     /// Counts one message on a relay.

@@ -1,5 +1,6 @@
 //! What a refusal speaks about: the account, the relay's reputation, or nothing that matters here.
 
+use super::replies::{self, Family, Meaning};
 use crate::event::{Outcome, Status};
 
 /// What one outcome says.
@@ -48,41 +49,6 @@ const NEUTRAL: &[&str] = &[
     "greylist",
 ];
 
-/// Words by which they say that it is our address they refuse.
-const REPUTATION: &[&str] = &[
-    "blocked using",
-    "blacklist",
-    "black list",
-    "blocklist",
-    "block list",
-    "dnsbl",
-    "listed at",
-    "listed in",
-    "listed on",
-    "is listed",
-    "reputation",
-    "spamhaus",
-    "spamcop",
-    "barracudacentral",
-    "sorbs.net",
-    "your ip ",
-    "the ip you",
-    "sending ip",
-    "ip address",
-    " ip=",
-    "?ip=",
-    "&ip=",
-    "ptr record",
-    "dns ptr",
-    "client host",
-    "helo command rejected",
-    "service unavailable; client",
-    "banned sending",
-];
-
-/// Words by which they say that something *in* the message is listed: the account's doing, not our address.
-const CONTENT_LISTED: &[&str] = &["url listed", "blacklisted url", "surbl", "uribl", "dbl.spamhaus"];
-
 /// Words by which they say that there is no such recipient.
 const UNKNOWN_USER: &[&str] = &[
     "user unknown",
@@ -114,41 +80,67 @@ const UNKNOWN_USER: &[&str] = &[
 const POLICY: &[&str] =
     &["spam", "junk", "bulk mail", "unsolicited", "content rejected", "content denied", "sender frequency", "policy"];
 
-/// Reads what `outcome` says. Codes are RFC 3463's and RFC 7372's; the words are those of large receivers' replies.
-pub fn read(outcome: &Outcome<'_>) -> Answer {
-    match outcome.status {
-        Status::Delivered => return Answer::Accepted,
-        Status::Deferred | Status::Expired => return Answer::Neutral,
-        Status::Bounced | Status::Rejected => {}
-    }
-    let dsn = outcome.dsn.as_deref().unwrap_or("");
-    let detail = dsn.split_once('.').map_or("", |(_, detail)| detail);
+/// What one outcome says, and who refuses our address by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Said {
+    /// About the account.
+    pub answer: Answer,
+    /// About the relay: who refuses it for its address. Also of a deferral, which says nothing about the account; there only in
+    /// words of the table that are a receiver's or a list's own, because anybody's often speak of greylisting.
+    pub refuses_relay: Option<Family>,
+}
+
+/// Reads what `outcome` says. Codes are RFC 3463's and RFC 7372's; the words are those of large receivers' replies, of our
+/// address those of [`replies`].
+pub fn read(outcome: &Outcome<'_>) -> Said {
     let reply = outcome.reply.as_deref().unwrap_or("");
+    let answer = match outcome.status {
+        Status::Delivered => Answer::Accepted,
+        Status::Expired => Answer::Neutral,
+        Status::Deferred => {
+            let own = replies::known(reply).filter(|p| p.family != Family::Other && p.meaning.is_of_relay());
+            return Said { answer: Answer::Neutral, refuses_relay: own.map(|p| p.family) };
+        }
+        Status::Bounced | Status::Rejected => {
+            let dsn = outcome.dsn.as_deref().unwrap_or("");
+            return read_refusal(dsn.split_once('.').map_or("", |(_, detail)| detail), reply);
+        }
+    };
+    Said { answer, refuses_relay: None }
+}
+
+/// What a refusal says; `detail` is the status code without its class.
+fn read_refusal(detail: &str, reply: &str) -> Said {
+    let plain = |answer| Said { answer, refuses_relay: None };
     let says = |words: &[&str]| words.iter().any(|w| contains_folded(reply, w));
     // x.2.2 mailbox full, x.2.3 and x.3.4 message too large.
     if matches!(detail, "2.2" | "2.3" | "3.4")
         || ["5.2.2", "5.3.4", "4.2.2"].iter().any(|code| contains_code(reply, code))
         || says(NEUTRAL)
     {
-        return Answer::Neutral;
+        return plain(Answer::Neutral);
     }
     let is_address = matches!(detail, "1.1" | "1.2" | "1.3" | "1.6" | "1.10");
     // Before the lists: `<spamhaus@example.org>: User unknown` and "not listed in the directory" speak of the recipient.
-    if (is_address && says(UNKNOWN_USER)) || says(&["not listed in"]) || says(CONTENT_LISTED) {
-        return Answer::Telling;
+    if (is_address && says(UNKNOWN_USER)) || says(&["not listed in"]) {
+        return plain(Answer::Telling);
     }
-    // x.7.25: our address has no name.
-    if detail == "7.25" || says(REPUTATION) {
-        return Answer::Reputation;
+    match replies::known(reply) {
+        Some(pattern) if pattern.meaning == Meaning::Content => return plain(Answer::Telling),
+        Some(pattern) if !pattern.meaning.is_of_relay() => return plain(Answer::Neutral),
+        Some(pattern) => return Said { answer: Answer::Reputation, refuses_relay: Some(pattern.family) },
+        // x.7.25: our address has no name.
+        None if detail == "7.25" => return Said { answer: Answer::Reputation, refuses_relay: Some(Family::Other) },
+        None => {}
     }
     // x.7.20 to x.7.26, DKIM and SPF and DMARC: what the sender's domain says about who may send for it, not what was sent.
     if matches!(detail, "7.20" | "7.21" | "7.22" | "7.23" | "7.24" | "7.26") {
-        return Answer::Refused;
+        return plain(Answer::Refused);
     }
     if is_address || detail == "2.1" || detail.starts_with("7.") || says(UNKNOWN_USER) || says(POLICY) {
-        return Answer::Telling;
+        return plain(Answer::Telling);
     }
-    Answer::Refused
+    plain(Answer::Refused)
 }
 
 /// Whether `text` contains the status code, not as a part of an address or a longer number.
@@ -163,11 +155,9 @@ fn contains_code(text: &str, code: &str) -> bool {
     })
 }
 
-/// Whether `text` contains `word` (lower case), ASCII case ignored, without copying `text`. A space at the end of `word` stands
-/// for the end of a word.
+/// Whether `text` contains `word` (lower case), ASCII case ignored, without copying `text`.
 fn contains_folded(text: &str, word: &str) -> bool {
-    let (text, whole) = (text.as_bytes(), word.ends_with(' '));
-    let word = word.trim_end().as_bytes();
+    let (text, word) = (text.as_bytes(), word.as_bytes());
     let Some(&head) = word.first() else { return true };
     let mut from = 0;
     while let Some(at) = memchr::memchr2(head, head.to_ascii_uppercase(), &text[from..]) {
@@ -175,9 +165,7 @@ fn contains_folded(text: &str, word: &str) -> bool {
         if text.len() - at < word.len() {
             return false;
         }
-        let end = at + word.len();
-        if text[at..end].eq_ignore_ascii_case(word) && !(whole && text.get(end).is_some_and(u8::is_ascii_alphanumeric))
-        {
+        if text[at..at + word.len()].eq_ignore_ascii_case(word) {
             return true;
         }
         from = at + 1;

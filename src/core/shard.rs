@@ -16,7 +16,10 @@ use super::fingerprint::Fingerprint;
 use super::incident::{self, Incident, Totals};
 use super::policy::Policy;
 use super::sends::seconds;
+use super::signal::{Part, Signal};
 use super::slots::Slots;
+pub use super::tally::Kept;
+use super::tally::Tally;
 use super::verdict::{self, Stratum, Weighed};
 use super::window;
 use crate::event::{Event, Timestamp};
@@ -60,6 +63,17 @@ pub struct Shard {
     decided: Decided,
     /// The largest `ts` met.
     newest_ms: i64,
+    /// What is counted for signals, where somebody wants them.
+    tally: Option<Tally>,
+}
+
+/// Which signals are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// What is new of bursts, and of minutes that are closed.
+    Bursts,
+    /// Also the open minutes.
+    All,
 }
 
 /// Room for [`Shard::look_ahead`].
@@ -81,6 +95,7 @@ impl Shard {
             due: BTreeSet::new(),
             decided: Decided::default(),
             newest_ms: i64::MIN,
+            tally: None,
         }
     }
 
@@ -89,7 +104,11 @@ impl Shard {
         let Some(name) = event.account.as_deref() else { return Step::default() };
         if event.ts.0 > self.newest_ms {
             self.newest_ms = event.ts.0;
-            self.clear_until(self.newest_ms - i64::from(self.policy.detect.lateness_s) * 1000, out);
+            let lateness_s = self.policy.detect.lateness_s;
+            if let Some(tally) = &mut self.tally {
+                tally.close(self.newest_ms, lateness_s);
+            }
+            self.clear_until(self.newest_ms - i64::from(lateness_s) * 1000, out);
         }
         let place = self.place(name, event.ts.0);
         // Its own clock may be past the quiet time before the shard's is.
@@ -104,8 +123,24 @@ impl Shard {
             let is_hijack = |incident: &str| self.decided.is_hijack(name, incident, event.ts);
             account.put_back_at(event.ts.0, is_hijack, &self.policy, history_since_s)
         };
+        let burst_seq = |account: &Account| account.incident.as_ref().map(|i| i.totals.seq());
+        let seq_before = burst_seq(account);
+        if let Some(tally) = &mut self.tally
+            && seq_before.is_some()
+        {
+            tally.turn(place, account, account.clock_ms().max(event.ts.0));
+        }
         let mut effect = account.apply(event, &self.policy, &self.prints, history_since_s);
         effect.step.put_back = put_back;
+        if let Some(tally) = &mut self.tally
+            && !effect.step.duplicate
+            && !beat::is_beat(name)
+        {
+            tally.count(event, &effect.on_relays, account, self.newest_ms, self.policy.detect.lateness_s);
+            if burst_seq(account) != seq_before {
+                tally.grew(place);
+            }
+        }
         let long = account.stratum() >= Stratum::Established;
         self.accounts.note_long(place, long);
         if effect.weigh {
@@ -304,6 +339,31 @@ impl Shard {
         self.history_since
     }
 
+    /// Counts what is told as signals from now on, for this part of the events; `kept` is what was stored of it, where something
+    /// was. Whoever asks for it must take the signals ([`Shard::signals`]), again and again.
+    pub fn tell_signals(&mut self, part: Part, kept: Kept) {
+        self.tally = Some(Tally::new(part, kept));
+    }
+
+    /// What is to be stored of it. Only what has been given ([`Wanted::All`]) may be stored.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.tally.as_ref().map(Tally::kept)
+    }
+
+    /// Whether there are signals that should not wait: somebody was flagged.
+    pub fn has_urgent_signals(&self) -> bool {
+        self.tally.as_ref().is_some_and(Tally::is_urgent)
+    }
+
+    /// Appends what has changed since it was last given: whole records, see [`super::signal`].
+    pub fn signals(&mut self, wanted: Wanted, out: &mut Vec<Signal>) {
+        let Some(tally) = &mut self.tally else { return };
+        tally.give_bursts(|place| self.accounts.hot(place), out);
+        if wanted == Wanted::All {
+            tally.give_minutes(out);
+        }
+    }
+
     /// The place of an account, met now if it is not known, met again if it was idle for so long that it counts as forgotten.
     fn place(&mut self, name: &str, ts_ms: i64) -> usize {
         let Some(place) = self.accounts.find(name) else {
@@ -355,6 +415,9 @@ impl Shard {
     fn clear(&mut self, due_ms: i64, place: usize, out: &mut Vec<Alert>) {
         self.due.remove(&(due_ms, place as u32));
         let account = self.accounts.touch(place);
+        if let Some(tally) = &mut self.tally {
+            tally.end(place, account);
+        }
         let Some(incident) = account.close(due_ms) else { return };
         // Of a heartbeat's nobody was told that it began.
         if beat::is_beat(account.name()) {
@@ -416,6 +479,7 @@ impl Shard {
                 // What went out before the clear belongs to the incident that it closed.
                 let start_ms = i64::from(window::start_s(weighed.span_s, account.now_s())) * 1000;
                 let start_ms = start_ms.max(cleared_ms);
+                let (totals, before) = Totals::gather(account.sends_mut(), start_ms, clock_ms);
                 let incident = Incident {
                     id: incident::incident_id(account.name(), clock_ms).into(),
                     severity,
@@ -423,11 +487,14 @@ impl Shard {
                     score: 0.0,
                     pattern: super::alert::Pattern::Unclear,
                     start_ms,
-                    totals: Totals::gather(account.sends_mut(), start_ms),
+                    totals,
                     flagged_ms: clock_ms,
                 };
                 account.keep_before(&incident.id);
                 account.incident = Some(Box::new(incident));
+                if let Some(tally) = &mut self.tally {
+                    tally.flagged(place, account, before);
+                }
                 self.due_again(place);
                 AlertKind::Flagged
             }

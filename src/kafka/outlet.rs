@@ -1,4 +1,4 @@
-//! The way out for what does not wait for a checkpoint: alerts and dead letters, each delivery accounted for.
+//! The way out for what does not wait for a checkpoint: alerts, signals and dead letters, each delivery accounted for.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +63,8 @@ pub enum What {
         /// 0 where that is not known.
         appended_ms: i64,
     },
+    /// What went over which relay.
+    Signal,
     /// A record that could not be read.
     Reject,
 }
@@ -104,6 +106,9 @@ impl ProducerContext for OutletContext {
                         self.metrics.event_to_alert_seconds.observe(took_ms as f64 / 1000.0);
                     }
                 }
+                What::Signal => {
+                    self.metrics.signals_sent.inc();
+                }
                 What::Reject => {
                     self.metrics.rejects_sent.inc();
                 }
@@ -112,6 +117,7 @@ impl ProducerContext for OutletContext {
                 self.metrics.alerts_failed.inc();
                 let what = match delivery.what {
                     What::Alert { .. } => "an alert was not taken",
+                    What::Signal => "a signal was not taken",
                     What::Reject => "a dead letter was not taken",
                 };
                 let why = self.trouble.explain(what, error);

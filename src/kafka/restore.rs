@@ -10,7 +10,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use super::client::{self, COORDINATOR_MS, Context, client_config};
 use super::settings::Kafka;
 use crate::core::policy::Policy;
-use crate::core::shard::Shard;
+use crate::core::shard::{Kept, Shard};
 use crate::event::Timestamp;
 use crate::state::record::{Mismatch, SHARD_KEY, ShardRecord};
 
@@ -143,6 +143,8 @@ pub struct Allowed {
 pub struct Restored {
     /// The shard; `None` where nothing is stored.
     pub shard: Option<Shard>,
+    /// What was counted per relay in the minutes that were open.
+    pub minutes: Option<Kept>,
     /// The offset of the next event; `None` where nothing is stored or committed.
     pub next_offset: Option<i64>,
     /// Records that were read.
@@ -392,13 +394,14 @@ impl Reader {
             }
         };
         let next_offset = next_offset.map(|n| self.in_range(partition, n, allowed)).transpose()?;
+        let minutes = loaded.record.as_mut().and_then(|record| record.minutes.take());
         let shard = loaded.record.map(|record| {
             let mut shard = loaded.shard;
             shard.restore_history(Timestamp(record.history_since_ms));
             shard.restore_clock(Timestamp(record.newest_ms()));
             shard
         });
-        Ok(Restored { shard, next_offset, records, bytes })
+        Ok(Restored { shard, minutes, next_offset, records, bytes })
     }
 
     fn in_range(&self, partition: i32, offset: i64, allowed: Allowed) -> Result<i64, Error> {

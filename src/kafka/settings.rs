@@ -51,6 +51,8 @@ pub struct Topics {
     pub control: String,
     /// What became of alerts: incidents, deliveries; compacted, one partition.
     pub desk: String,
+    /// What went over which relay, from the detectors to the desk; compacted, one partition, kept for a few days.
+    pub signals: String,
     /// Records that could not be read, out.
     pub rejects: String,
 }
@@ -144,6 +146,7 @@ impl Default for Topics {
             alerts: name("alerts"),
             control: name("control"),
             desk: name("desk"),
+            signals: name("signals"),
             rejects: name("rejects"),
         }
     }
@@ -208,6 +211,7 @@ impl Kafka {
             ("topics.state", &t.state),
             ("topics.alerts", &t.alerts),
             ("topics.control", &t.control),
+            ("topics.signals", &t.signals),
             ("topics.rejects", &t.rejects),
         ] {
             if value.is_empty() {
@@ -232,7 +236,7 @@ impl Kafka {
 
 impl Topics {
     /// All of them.
-    pub fn all(&self) -> [&str; 5] {
-        [&self.events, &self.state, &self.alerts, &self.control, &self.rejects]
+    pub fn all(&self) -> [&str; 7] {
+        [&self.events, &self.state, &self.alerts, &self.control, &self.desk, &self.signals, &self.rejects]
     }
 }

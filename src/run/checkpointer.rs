@@ -132,7 +132,7 @@ fn finish(
             let _ = changelog.abort(&|| lease.is_valid());
             return (None, Err(NotStored::GoBack(words)));
         }
-        Failed::Unacknowledged(n) => format!("{n} alerts or dead letters are not acknowledged yet"),
+        Failed::Unacknowledged(n) => format!("{n} alerts, signals or dead letters are not acknowledged yet"),
         Failed::NoMember => "the group does not know this instance at the moment".to_owned(),
     };
     match changelog.abort(&|| lease.is_valid()) {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, TrySendError};
 
 use super::lease::Lease;
+use super::one::send_signals;
 use super::orders::{Accounts, Chunk, Installed, Job, Order};
 use super::poison::Poison;
 use super::shared::{Board, Epoch, Shared};
-use crate::core::shard::Shard;
+use crate::core::shard::{Shard, Wanted};
 use crate::kafka::changelog::Changelog;
 use crate::kafka::outlet::Tracker;
 use crate::state::record::ShardRecord;
@@ -40,6 +41,9 @@ pub(super) struct Held {
     pub is_halted: bool,
     /// Who waits for the last checkpoint.
     pub drain: Option<Sender<(i32, bool)>>,
+    /// When signals of bursts were last sent, and those of all relays.
+    pub told_bursts: Instant,
+    pub told_all: Instant,
     /// What was sent since the last checkpoint began.
     pub tracker: Arc<Tracker>,
     /// What was sent before, and is not covered yet.
@@ -76,6 +80,8 @@ impl Held {
             poison,
             is_halted: false,
             drain: None,
+            told_bursts: now,
+            told_all: now,
             tracker: Arc::default(),
             uncovered: Vec::new(),
             is_stateless: installed.changelog.is_none(),
@@ -117,6 +123,10 @@ impl Held {
 
     /// Begins a checkpoint of everything up to the next event.
     pub fn begin(&mut self, shared: &Shared, epoch: &Epoch, worker: &Sender<Order>) {
+        // What is stored of relays must have been told: nobody would tell it after a crash.
+        if self.shard.is_none() || self.changelog.is_none() || send_signals(shared, self, Wanted::All).is_err() {
+            return;
+        }
         let (Some(shard), Some(changelog)) = (&mut self.shard, self.changelog.take()) else { return };
         shard.begin_checkpoint();
         // Of the worker: another one may be in force already, but not here.
@@ -127,6 +137,7 @@ impl Held {
             shard.newest().0,
             shard.history_since().0,
         );
+        record.minutes = shard.kept().cloned();
         record.control_offset = shared.control.next_offset.load(std::sync::atomic::Ordering::Relaxed);
         self.uncovered.push(std::mem::take(&mut self.tracker));
         // The very first one says no more than that there is a state.

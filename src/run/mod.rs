@@ -117,12 +117,13 @@ fn preflight(kafka: &Kafka, is_stateless: bool) -> anyhow::Result<i32> {
             t.state
         ));
     }
-    let control = reader.partitions(&t.control)?;
-    if control != 1 {
-        return Err(anyhow!(
-            "{} has {control} partitions, it must have one: `mailfuse topics check` says more",
-            t.control
-        ));
+    for topic in [&t.control, &t.signals] {
+        let partitions = reader.partitions(topic)?;
+        if partitions != 1 {
+            return Err(anyhow!(
+                "{topic} has {partitions} partitions, it must have one: `mailfuse topics check` says more"
+            ));
+        }
     }
     Ok(events)
 }

@@ -9,7 +9,8 @@ use super::held::Held;
 use super::shared::{Epoch, Shared};
 use crate::core::alert::Alert;
 use crate::core::decision::Decisions;
-use crate::core::shard::Shard;
+use crate::core::shard::{Kept, Shard, Wanted};
+use crate::core::signal::Part;
 use crate::event::{Decoded, Event, Reject, Timestamp, decode};
 use crate::kafka::outlet::{Full, What};
 use crate::kafka::partitioner::partition_of;
@@ -17,6 +18,10 @@ use crate::kafka::rejects::{self, Origin};
 use crate::kafka::restore::Reader;
 use crate::kafka::{FUTURE_MS, outlet};
 
+/// How often a burst that goes on is told.
+const BURSTS: Duration = Duration::from_secs(1);
+/// How often it is told what all relays carry.
+const ALL: Duration = Duration::from_secs(2);
 /// An event waits this long for decisions that may be about it.
 const DECISIONS: Duration = Duration::from_secs(2);
 /// Where they did not come, no event waits for them for so long.
@@ -129,6 +134,10 @@ fn shard_of<'a>(
             }
         };
         let mut shard = Shard::new(Arc::clone(&epoch.policy), since);
+        if !shared.is_stateless {
+            shard
+                .tell_signals(Part { partitions: shared.partitions, partition: held.lease.partition }, Kept::default());
+        }
         for decisions in shared.control.all() {
             if concerns(&decisions, held.lease.partition, shared.partitions) {
                 shard.decide(decisions);
@@ -208,6 +217,42 @@ pub(super) fn send_alerts(
         })?;
     }
     Ok(())
+}
+
+/// Sends what has changed of signals.
+pub(super) fn send_signals(shared: &Shared, held: &mut Held, wanted: Wanted) -> Result<(), Stopped> {
+    let mut signals = Vec::new();
+    if let Some(shard) = &mut held.shard {
+        shard.signals(wanted, &mut signals);
+    }
+    for signal in &signals {
+        let json = match serde_json::to_vec(signal) {
+            Ok(json) => json,
+            Err(e) => {
+                shared.halt(&held.lease, "signal", format!("a signal cannot be written: {e}; this is a bug"));
+                return Err(Stopped);
+            }
+        };
+        let (topic, key) = (&shared.kafka.topics.signals, signal.key());
+        insist(held, || shared.outlet.send(topic, key.as_bytes(), &json, None, What::Signal, &held.tracker))?;
+    }
+    Ok(())
+}
+
+/// Sends the signals that are due: of a flag at once, of a burst that goes on once a second, of all relays every two.
+pub(super) fn send_due_signals(shared: &Shared, held: &mut Held) -> Result<(), Stopped> {
+    let Some(shard) = &held.shard else { return Ok(()) };
+    let now = Instant::now();
+    let wanted = if now - held.told_all >= ALL {
+        (held.told_all, held.told_bursts) = (now, now);
+        Wanted::All
+    } else if shard.has_urgent_signals() || now - held.told_bursts >= BURSTS {
+        held.told_bursts = now;
+        Wanted::Bursts
+    } else {
+        return Ok(());
+    };
+    send_signals(shared, held, wanted)
 }
 
 fn send_reject(

@@ -11,6 +11,7 @@ use super::orders::{Installed, Order, PollOrder, RestoreOrder};
 use super::settings::Start;
 use super::shared::{Shared, Stage};
 use crate::core::shard::Shard;
+use crate::core::signal::Part;
 use crate::event::Timestamp;
 use crate::kafka::changelog::{self, Changelog, Place};
 use crate::kafka::restore::{Error, Reader, Restored};
@@ -88,7 +89,7 @@ fn restore(shared: &Shared, reader: &Reader, lease: &Arc<Lease>) -> Result<Insta
     let board = shared.board(partition).ok_or(Error::GivenUp)?;
     board.set_stage(Stage::Restoring);
     let (changelog, restored) = if shared.is_stateless {
-        (None, Restored { shard: None, next_offset: None, records: 0, bytes: 0 })
+        (None, Restored { shard: None, minutes: None, next_offset: None, records: 0, bytes: 0 })
     } else {
         // First the fence: whatever the owner before us had begun has ended when this returns.
         let changelog = Changelog::open(&shared.kafka, Place::of_state(&shared.kafka, partition), &wanted).map_err(
@@ -133,6 +134,12 @@ fn restore(shared: &Shared, reader: &Reader, lease: &Arc<Lease>) -> Result<Insta
             .since(reader, &shared.kafka, shared.partitions, &epoch.limits, &wanted)?
             .map(|since| Shard::new(Arc::clone(&epoch.policy), since)),
     };
+    let shard = shard.map(|mut shard| {
+        if !shared.is_stateless {
+            shard.tell_signals(Part { partitions: shared.partitions, partition }, restored.minutes.unwrap_or_default());
+        }
+        shard
+    });
     Ok(Installed { lease: Arc::clone(lease), shard, is_stored, next_offset, changelog })
 }
 

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::batch::Batch;
 use super::held::Held;
 use super::lease::Lease;
-use super::one::{Counts, concerns, one, send_alerts};
+use super::one::{Counts, concerns, one, send_alerts, send_due_signals};
 use super::orders::{Installed, NotStored, Order, PollOrder, Stored};
 use super::poison::Poison;
 use super::shared::{Epoch, Shared, Stage};
@@ -298,6 +298,10 @@ impl Worker {
                 shard.tick(Timestamp(shard.newest().0.saturating_add(idle_ms)), &mut alerts);
                 let _ = send_alerts(&self.shared, held, &mut alerts, 0);
             }
+            // Where the lease has ended nothing counts any more.
+            if !held.is_halted {
+                let _ = send_due_signals(&self.shared, held);
+            }
             if let Some(shard) = &held.shard {
                 show(held, shard);
                 let (p, m) = (held.lease.partition, &self.shared.metrics);
@@ -358,6 +362,9 @@ impl Worker {
                     held.is_halted = true;
                     break;
                 }
+            }
+            if !held.is_halted && send_due_signals(shared, held).is_err() {
+                held.is_halted = true;
             }
             if batch.len() > 0 {
                 held.arrived = Instant::now();

@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::core::policy::Policy;
+use crate::core::shard::Kept;
 
 /// The key of the shard's own record: no UTF-8, so no account's name.
 pub const SHARD_KEY: &[u8] = b"\xffshard";
 
 /// The version of the shard's record that this program writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a shard is, besides its accounts. Written with every checkpoint, in the same transaction; JSON, for whoever looks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct ShardRecord {
     pub history_since_ms: i64,
     /// The offset of the next control record.
     pub control_offset: i64,
+    /// What is counted per relay in the minutes that are open; absent of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minutes: Option<Kept>,
 }
 
 /// Why a shard's record does not go with this program or configuration.
@@ -82,6 +86,7 @@ impl ShardRecord {
             newest_ms: (newest_ms != i64::MIN).then_some(newest_ms),
             history_since_ms,
             control_offset: 0,
+            minutes: None,
         }
     }
 
@@ -157,7 +162,7 @@ mod tests {
         assert_eq!(ShardRecord::read(&bytes, &policy(2), 12), Err(Mismatch::Key));
         let error = ShardRecord::read(&bytes, &policy(1), 4).unwrap_err().to_string();
         assert!(error.contains("state export") && error.contains("12 partitions; it has 4"), "{error}");
-        assert!(matches!(ShardRecord::parse(b"{\"v\":2}"), Err(Mismatch::Version(2))));
+        assert!(matches!(ShardRecord::parse(b"{\"v\":3}"), Err(Mismatch::Version(3))));
         assert!(matches!(ShardRecord::parse(b"{\"v\":1}"), Err(Mismatch::Unreadable(_))));
         assert!(matches!(ShardRecord::parse(b"nonsense"), Err(Mismatch::Unreadable(_))));
     }

@@ -108,6 +108,8 @@ pub struct Metrics {
     pub alerts_sent: Counter,
     /// Alerts that the broker did not take.
     pub alerts_failed: Counter,
+    /// Signals acknowledged by the broker.
+    pub signals_sent: Counter,
     /// Dead letters acknowledged by the broker.
     pub rejects_sent: Counter,
     /// Partitions that are ours.
@@ -188,6 +190,7 @@ impl Metrics {
             open_incidents: PerPartition::default(),
             alerts_sent: Counter::default(),
             alerts_failed: Counter::default(),
+            signals_sent: Counter::default(),
             rejects_sent: Counter::default(),
             partitions_assigned: Gauge::default(),
             paused_seconds: Seconds::default(),
@@ -277,6 +280,7 @@ impl Metrics {
         add("flags", "Alerts decided, by what they say and how bad it is", of(&self.flags));
         add("alerts_sent", "Alerts acknowledged by the broker", of(&self.alerts_sent));
         add("alerts_failed", "Alerts that the broker did not take", of(&self.alerts_failed));
+        add("signals_sent", "Signals acknowledged by the broker", of(&self.signals_sent));
         add("rejects_sent", "Dead letters acknowledged by the broker", of(&self.rejects_sent));
         add("partitions_assigned", "Partitions that are ours", of(&self.partitions_assigned));
         add("paused_seconds", "Time in which reading waited for writing", of(&self.paused_seconds));

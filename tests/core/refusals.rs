@@ -16,6 +16,7 @@ fn answer(status: Status, dsn: &str, reply: &str) -> Answer {
         queue_id: None,
         relay_queue_id: None,
     })
+    .answer
 }
 
 #[track_caller]

@@ -21,6 +21,9 @@ const CALL: Duration = Duration::from_secs(10);
 /// What the state topic says in the end: by partition and key, the last value.
 pub type States = BTreeMap<(i32, Vec<u8>), Vec<u8>>;
 
+/// Signals by key: `seq` and value.
+pub type Signals = BTreeMap<String, (u64, String)>;
+
 /// One deployment among others on a broker.
 pub struct Deployment<'b> {
     pub broker: &'b Broker,
@@ -44,6 +47,7 @@ impl<'b> Deployment<'b> {
         broker.topic(&d.topic("control"), 1, &compacted[..1]);
         broker.topic(&d.topic("desk"), 1, &compacted[..1]);
         broker.topic(&d.topic("alerts"), 1, &[]);
+        broker.topic(&d.topic("signals"), 1, &[("cleanup.policy", "compact,delete")]);
         broker.topic(&d.topic("rejects"), 1, &[]);
         d
     }
@@ -71,7 +75,8 @@ impl<'b> Deployment<'b> {
         let text = format!(
             "[kafka]\nbootstrap_servers = \"{address}\"\ngroup = \"{name}\"\n\
              [kafka.topics]\nevents = \"{name}.events\"\nstate = \"{name}.state\"\nalerts = \"{name}.alerts\"\n\
-             control = \"{name}.control\"\ndesk = \"{name}.desk\"\nrejects = \"{name}.rejects\"\n\
+             control = \"{name}.control\"\ndesk = \"{name}.desk\"\nsignals = \"{name}.signals\"\n\
+             rejects = \"{name}.rejects\"\n\
              [http]\nlisten = \"127.0.0.1:0\"\n\
              [run]\ninstance = \"{instance}\"\nworkers = 2\ncheckpoint_ms = 500\nsession_timeout_ms = 6000\ndrain_s = 5\n{}\n{}",
             self.run, self.extra
@@ -157,6 +162,23 @@ impl<'b> Deployment<'b> {
 
     pub fn alerts(&self) -> Alerts {
         Alerts::of(self.broker.read(&self.topic("alerts")).into_iter().map(|r| r.value.unwrap()))
+    }
+
+    /// What the signals say in the end: of each key the value with the largest `seq`. Two with one `seq` must be the same.
+    pub fn signals(&self) -> Signals {
+        let mut signals = Signals::new();
+        for record in self.broker.read(&self.topic("signals")) {
+            let key = String::from_utf8(record.key.unwrap()).unwrap();
+            let value = String::from_utf8(record.value.unwrap()).unwrap();
+            let signal: Value = serde_json::from_str(&value).unwrap();
+            let seq = signal["seq"].as_u64().unwrap();
+            match signals.get(&key) {
+                Some((known, before)) if *known == seq => assert_eq!(*before, value, "{key}: one seq, two contents"),
+                Some((known, _)) if *known > seq => {}
+                _ => _ = signals.insert(key, (seq, value)),
+            }
+        }
+        signals
     }
 
     /// The last value of each key, as whoever restores would see it.

@@ -12,7 +12,7 @@ mod instance;
 pub mod kafka_support;
 
 pub use common::Dice;
-pub use deployment::{Deployment, States, accounts, field, published, same_states};
+pub use deployment::{Deployment, Signals, States, accounts, field, published, same_states};
 pub use instance::Instance;
 pub use kafka_support::{Broker, Record, unique, wait_until};
 

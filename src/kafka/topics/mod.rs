@@ -104,12 +104,15 @@ pub enum Role {
     Control,
     /// What became of alerts.
     Desk,
+    /// What went over which relay.
+    Signals,
     /// Records that could not be read, out.
     Rejects,
 }
 
 /// All of them, in the order in which they are shown.
-pub const ROLES: [Role; 6] = [Role::Events, Role::State, Role::Alerts, Role::Control, Role::Desk, Role::Rejects];
+pub const ROLES: [Role; 7] =
+    [Role::Events, Role::State, Role::Alerts, Role::Control, Role::Desk, Role::Signals, Role::Rejects];
 
 impl Role {
     /// The name of its topic.
@@ -121,6 +124,7 @@ impl Role {
             Self::Alerts => &topics.alerts,
             Self::Control => &topics.control,
             Self::Desk => &topics.desk,
+            Self::Signals => &topics.signals,
             Self::Rejects => &topics.rejects,
         }
     }
@@ -163,7 +167,7 @@ pub fn check(kafka: &Kafka, limits: &Limits, wishes: Wishes) -> Result<Vec<Findi
         let wanted = match role {
             Role::Events => wishes.partitions,
             Role::State => events,
-            Role::Alerts | Role::Control | Role::Desk => Some(1),
+            Role::Alerts | Role::Control | Role::Desk | Role::Signals => Some(1),
             Role::Rejects => None,
         };
         findings.extend(settings::check(&cluster, kafka, *role, seen, wanted, replication)?);

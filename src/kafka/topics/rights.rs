@@ -30,7 +30,7 @@ pub(super) fn check(cluster: &Cluster, kafka: &Kafka, seen: &BTreeMap<Role, Seen
         let topic = role.topic(kafka);
         let operation = match role {
             Role::Events | Role::Control => "Read",
-            Role::State | Role::Alerts | Role::Desk => "All",
+            Role::State | Role::Alerts | Role::Desk | Role::Signals => "All",
             Role::Rejects => "Write",
         };
         if *seen == Seen::Forbidden {
@@ -39,7 +39,7 @@ pub(super) fn check(cluster: &Cluster, kafka: &Kafka, seen: &BTreeMap<Role, Seen
         }
     }
     let is_there = |role: Role| seen.get(&role).and_then(Seen::partitions).is_some_and(|n| n > 0);
-    for role in [Role::Events, Role::State, Role::Alerts, Role::Control, Role::Desk] {
+    for role in [Role::Events, Role::State, Role::Alerts, Role::Control, Role::Desk, Role::Signals] {
         if is_there(role) {
             findings.extend(read(kafka, role.topic(kafka))?);
         }

@@ -16,6 +16,7 @@ const FRAME_BYTES: i64 = 64 << 10;
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Rule {
     Is(&'static str),
+    IsOneOf(&'static [&'static str]),
     AtLeast(i64),
     /// The same of a time, where -1 is for ever.
     AtLeastMs(i64),
@@ -90,6 +91,17 @@ fn wanted(role: Role) -> Vec<Setting> {
             large("an incident with many alerts would be refused, and the desk would stop"),
             tidy(),
         ],
+        Role::Signals => vec![
+            setting(
+                "cleanup.policy",
+                "compact,delete",
+                Rule::IsOneOf(&["compact,delete", "delete,compact"]),
+                "without compaction each minute is kept as often as it was told; without deletion it grows for ever",
+            ),
+            kept(2, 1, "the desk that takes over does not know what relays carried in the last day"),
+            large("a minute with many relays would be refused, and its partition would stop"),
+            tidy(),
+        ],
         Role::Rejects => vec![
             deleted("rejected records have any key or none: compaction would drop some and refuse others"),
             kept(14, 1, "what could not be read is gone before somebody has looked at it"),
@@ -103,7 +115,7 @@ pub(super) fn of_new(role: Role, replication: i32) -> Vec<(&'static str, String)
     let mut settings: Vec<_> = wanted(role).into_iter().map(|s| (s.key, s.made)).collect();
     // With two of three in sync, one broker may be away; what is acknowledged survives the loss of another.
     settings.push(("min.insync.replicas", if replication >= 3 { 2 } else { 1 }.to_string()));
-    if matches!(role, Role::State | Role::Desk) {
+    if matches!(role, Role::State | Role::Desk | Role::Signals) {
         settings.push(("segment.ms", (DAY_MS / 4).to_string()));
     }
     settings
@@ -113,6 +125,7 @@ impl Rule {
     fn holds(self, value: &str) -> bool {
         match self {
             Self::Is(wanted) => value == wanted,
+            Self::IsOneOf(wanted) => wanted.contains(&value),
             Self::AtLeast(least) => value.parse::<i64>().is_ok_and(|n| n >= least),
             Self::AtLeastMs(least) => value.parse::<i64>().is_ok_and(|n| n >= least || n == -1),
             Self::AtMost(most) => value.parse::<f64>().is_ok_and(|n| n <= most),
@@ -122,6 +135,7 @@ impl Rule {
     fn text(self) -> String {
         match self {
             Self::Is(wanted) => wanted.to_owned(),
+            Self::IsOneOf(wanted) => wanted.first().copied().unwrap_or_default().to_owned(),
             Self::AtLeast(n) | Self::AtLeastMs(n) => format!(">= {n}"),
             Self::AtMost(n) => format!("<= {n}"),
         }
