@@ -24,8 +24,8 @@ const CAP_S: u32 = 3600;
 /// Where the burdens of relays come from: what they bore over the last `window_s`, as of now. Bursts of incidents that turned out
 /// to be none need not be taken out.
 pub trait Exposure: std::fmt::Debug + Send {
-    /// One for each relay that bears anything.
-    fn burdens(&mut self, window_s: u32, now_ms: i64) -> Vec<Burden>;
+    /// One for each relay that bears anything; `None` for as long as it is not known.
+    fn burdens(&mut self, window_s: u32, now_ms: i64) -> Option<Vec<Burden>>;
 }
 
 /// No relay bears anything.
@@ -33,8 +33,8 @@ pub trait Exposure: std::fmt::Debug + Send {
 pub struct Unexposed;
 
 impl Exposure for Unexposed {
-    fn burdens(&mut self, _: u32, _: i64) -> Vec<Burden> {
-        Vec::new()
+    fn burdens(&mut self, _: u32, _: i64) -> Option<Vec<Burden>> {
+        Some(Vec::new())
     }
 }
 
@@ -102,11 +102,15 @@ impl Measures {
             return Written::default();
         }
         self.looked_ms = now_ms;
-        let mut burdens = self.exposure.burdens(self.settings.pull.window_s, now_ms);
-        for burden in &mut burdens {
-            burden.burst.retain(|share| book.incident(&share.incident).is_some_and(stands));
-        }
-        let outcome = self.decider.tick(&burdens, book.is_anomaly_open(), now_ms);
+        let outcome = match self.exposure.burdens(self.settings.pull.window_s, now_ms) {
+            Some(mut burdens) => {
+                for burden in &mut burdens {
+                    burden.burst.retain(|share| book.incident(&share.incident).is_some_and(stands));
+                }
+                self.decider.tick(&burdens, book.is_anomaly_open(), now_ms)
+            }
+            None => Outcome { changes: self.decider.expire(now_ms), ..Outcome::default() },
+        };
         self.written(outcome, ledger, now_ms)
     }
 

@@ -9,6 +9,7 @@ pub mod alone;
 pub mod api;
 pub mod book;
 pub mod deliver;
+mod exposed;
 pub mod feedback;
 pub mod groups;
 pub mod heartbeat;

@@ -14,9 +14,10 @@ use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
 use super::book::Book;
 use super::deliver::{Deliveries, PENDING_MAX};
+use super::exposed::Exposed;
 use super::feedback::clerk::{Clerk, Control, NoControl};
 use super::heartbeat::Heart;
-use super::measures::{Measures, Unexposed, Written};
+use super::measures::{Exposure, Measures, Unexposed, Written};
 use super::notice::{Notice, Said};
 use super::pulse::Pulse;
 use super::record::{ALERT, Record};
@@ -59,6 +60,8 @@ enum Error {
     /// Secrets and certificates; the text says which.
     #[error("{0:#}")]
     Endpoints(anyhow::Error),
+    #[error("no thread: {0}")]
+    Thread(std::io::Error),
 }
 
 /// Knows whether the alerts are ours.
@@ -258,7 +261,12 @@ impl<'a> Active<'a> {
         let hands = Hands::new(&shared.settings).map_err(Error::Endpoints)?;
         let mut deliveries = Deliveries::new(&shared.settings.endpoints(), &shared.settings.link);
         let (mut book, mut clerk) = (Book::default(), Clerk::default());
-        let mut relays = Measures::new(&shared.relays, Box::<Unexposed>::default(), BY);
+        // Without pools there is nothing to pull, and nobody needs the topic.
+        let exposure: Box<dyn Exposure> = match shared.relays.pool.is_empty() {
+            true => Box::<Unexposed>::default(),
+            false => Box::new(Exposed::start(kafka, &shared.relays).map_err(Error::Thread)?),
+        };
+        let mut relays = Measures::new(&shared.relays, exposure, BY);
         let mut records = 0u64;
         let (low, high) = reader.range(&t.desk, 0)?;
         if high > low {

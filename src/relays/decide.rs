@@ -344,18 +344,20 @@ impl Decider {
     /// Ends what has expired, and decides about relays. A burden that is missing is none.
     pub fn tick(&mut self, burdens: &[Burden], is_doubtful: bool, now_ms: i64) -> Outcome {
         let mut outcome = self.relays(burdens, is_doubtful, now_ms);
-        let ids: Vec<&String> = self.open.values().collect();
-        let over: Vec<Measure> = ids
-            .into_iter()
-            .filter_map(|id| self.measure(id))
-            .filter(|m| m.until_ms <= now_ms && m.kind != Kind::Pull)
-            .cloned()
-            .collect();
-        for measure in over {
-            let why = if measure.state == State::Asked { "nobody confirmed it" } else { "its longest time is over" };
-            outcome.changes.push(self.end(measure, now_ms, BY, why, false));
-        }
+        outcome.changes.extend(self.expire(now_ms));
         outcome
+    }
+
+    /// Ends what has expired, and nothing else: for as long as it is not known what relays bear.
+    pub fn expire(&mut self, now_ms: i64) -> Vec<Change> {
+        let open = self.open.values().filter_map(|id| self.measure(id));
+        let over: Vec<Measure> = open.filter(|m| m.until_ms <= now_ms).cloned().collect();
+        let why =
+            |m: &Measure| if m.state == State::Asked { "nobody confirmed it" } else { "its longest time is over" };
+        over.into_iter()
+            .map(|measure| (why(&measure), measure))
+            .map(|(why, m)| self.end(m, now_ms, BY, why, false))
+            .collect()
     }
 
     /// Ends a measure. What was in force is told; an account that was stopped for a reason is on probation afterwards.

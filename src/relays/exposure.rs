@@ -30,6 +30,8 @@ pub struct Load {
     pub bursts: Vec<BurstShare>,
     /// Refusals for its address, by who refuses. Each deferral counts, also of one message again and again.
     pub refused: BTreeMap<Family, u64>,
+    /// The end of the last minute in which a burst put something on it or it was refused, in milliseconds since 1970; 0: none did.
+    pub until_ms: i64,
 }
 
 /// What one incident's burst put on a relay.
@@ -168,10 +170,14 @@ impl Exposure {
         let span = self.first(now_ms, span_s.min(self.keep_s))..=minute_of(now_ms);
         let mut sums = Sums::default();
         let mut loads: BTreeMap<&str, Load> = BTreeMap::new();
-        for counted in self.minutes.range(span.clone()).flat_map(|(_, parts)| parts.values()) {
+        for (minute, counted) in
+            self.minutes.range(span.clone()).flat_map(|(m, parts)| parts.values().map(move |p| (m, p)))
+        {
             add(&mut sums, counted);
             for (relay, family, n) in &counted.refused {
-                *loads.entry(self.name(*relay)).or_default().refused.entry(*family).or_default() += n;
+                let load = loads.entry(self.name(*relay)).or_default();
+                *load.refused.entry(*family).or_default() += n;
+                load.until_ms = load.until_ms.max(end_ms(*minute));
             }
         }
         for (relay, messages, recipients) in left(&sums) {
@@ -180,9 +186,15 @@ impl Exposure {
         }
         for (id, incident) in self.incidents.iter().filter(|(id, _)| stands(id)) {
             sums.clear();
-            incident.minutes.range(span.clone()).for_each(|(_, counted)| add(&mut sums, counted));
+            let mut last: HashMap<u16, i64> = HashMap::new();
+            for (minute, counted) in incident.minutes.range(span.clone()) {
+                add(&mut sums, counted);
+                last.extend(counted.cells.iter().filter(|c| c.recipients > 0).map(|c| (c.relay, end_ms(*minute))));
+            }
             for (relay, messages, recipients) in left(&sums) {
-                loads.entry(self.name(relay)).or_default().bursts.push(BurstShare {
+                let load = loads.entry(self.name(relay)).or_default();
+                load.until_ms = load.until_ms.max(last.get(&relay).copied().unwrap_or(0));
+                load.bursts.push(BurstShare {
                     incident: id.to_string(),
                     account: incident.account.to_string(),
                     tenant: incident.tenant.to_string(),
@@ -240,6 +252,11 @@ impl Exposure {
         let until = all.get(all.len() / 4).copied().unwrap_or(i64::MAX);
         self.incidents.retain(|_, incident| last(incident) > until);
     }
+}
+
+/// The end of a minute, in milliseconds since 1970.
+fn end_ms(minute: i64) -> i64 {
+    (minute + 1) * MINUTE_MS
 }
 
 /// Messages and recipients by relay.

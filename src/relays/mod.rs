@@ -1,12 +1,14 @@
 //! Relays: what a hijacked account put on them, when one is pulled from its pool and put back, when an account is stopped and
 //! released, and the hands that do it.
 //!
-//! [`settings`] knows the pools, [`exposure`] what the detectors' signals say about each relay, [`decide`] decides, [`measure`] is one
+//! [`settings`] knows the pools, [`exposure`] what the detectors' signals say about each relay, [`burden`] puts
+//! the two together, [`decide`] decides, [`measure`] is one
 //! thing that was decided, and [`standing`] all that is in force now: what every hand answers from. All of them are pure.
 //! [`signals`] reads the detectors' topic; [`follow`] brings what was decided from the desk topic to the [`board`] of every
 //! instance, from which its [`hands`] answer.
 
 pub mod board;
+pub mod burden;
 pub mod decide;
 pub mod exposure;
 mod follow;

@@ -1,0 +1,106 @@
+//! What relays bear, as the active desk learns it from the detectors' signals: a thread follows their topic, so that brokers that
+//! are slow to answer hold up no alert.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::measures::Exposure;
+use crate::kafka::Kafka;
+use crate::kafka::outlet::now_ms;
+use crate::relays::Settings;
+use crate::relays::burden::burdens;
+use crate::relays::decide::Burden;
+use crate::relays::exposure;
+use crate::relays::signals::{Error, Follower};
+
+/// Records that are taken at one look.
+const TAKE: usize = 20_000;
+/// How often it is looked for more.
+const LOOK: Duration = Duration::from_millis(200);
+/// The wait before it is tried again, and before the same is said again.
+const AGAIN: Duration = Duration::from_secs(5);
+const SAY: Duration = Duration::from_secs(60);
+
+/// What is known, while it is followed.
+#[derive(Debug)]
+struct Known {
+    exposure: exposure::Exposure,
+    /// Whether all that was told so far is in.
+    is_all: bool,
+}
+
+/// Follows the signals topic until it is dropped.
+#[derive(Debug)]
+pub(super) struct Exposed {
+    settings: Settings,
+    known: Arc<Mutex<Known>>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Exposed {
+    /// Begins.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub(super) fn start(kafka: &Kafka, settings: &Settings) -> std::io::Result<Self> {
+        let span_s = settings.pull.window_s;
+        let known = Arc::new(Mutex::new(Known { exposure: exposure::Exposure::new(span_s), is_all: false }));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (kafka, theirs, ends) = (kafka.clone(), Arc::clone(&known), Arc::clone(&stopping));
+        let run = move || run(&kafka, span_s, &theirs, &ends);
+        std::thread::Builder::new().name("desk-signals".to_owned()).spawn(run)?;
+        Ok(Self { settings: settings.clone(), known, stopping })
+    }
+}
+
+impl Exposure for Exposed {
+    fn burdens(&mut self, window_s: u32, now_ms: i64) -> Option<Vec<Burden>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Which incidents stand is the book's to say.
+        known.is_all.then(|| burdens(&self.settings, &known.exposure, window_s, now_ms, &|_| true))
+    }
+}
+
+impl Drop for Exposed {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+}
+
+fn run(kafka: &Kafka, span_s: u32, known: &Mutex<Known>, stopping: &AtomicBool) {
+    let mut said: Option<Instant> = None;
+    while !stopping.load(Ordering::Acquire) {
+        let Err(e) = follow(kafka, span_s, known, stopping) else { return };
+        known.lock().unwrap_or_else(PoisonError::into_inner).is_all = false;
+        if said.is_none_or(|at| at.elapsed() > SAY) {
+            said = Some(Instant::now());
+            tracing::error!("what relays bear is not known: none is pulled, and none put back before its time: {e}");
+        }
+        let until = Instant::now() + AGAIN;
+        while Instant::now() < until && !stopping.load(Ordering::Acquire) {
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+fn follow(kafka: &Kafka, span_s: u32, known: &Mutex<Known>, stopping: &AtomicBool) -> Result<(), Error> {
+    let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
+    let empty = exposure::Exposure::new(span_s);
+    let mut follower = Follower::new(kafka, &empty, now_ms())?;
+    *lock() = Known { exposure: empty, is_all: false };
+    while !stopping.load(Ordering::Acquire) {
+        let mut known = lock();
+        let taken = follower.take(&mut known.exposure, TAKE)?;
+        known.exposure.forget(now_ms());
+        if follower.is_caught_up() && !known.is_all {
+            known.is_all = true;
+            tracing::info!("what relays bear is known");
+        }
+        drop(known);
+        if taken < TAKE {
+            std::thread::sleep(LOOK);
+        }
+    }
+    Ok(())
+}
