@@ -13,12 +13,15 @@ use super::explain::Explainer;
 use super::feed::{self, Reading, RejectsFile, Seen};
 use super::find::Finder;
 use super::summary::{self, Incidents};
+use super::table::printable;
 use super::{Failure, usage};
 use crate::config::Config;
 use crate::core::alert::Alert;
 use crate::core::decision::Decisions;
 use crate::core::policy::Policy;
 use crate::core::shard::{Shard, Step};
+use crate::desk::notice::{Notice, NoticeKind};
+use crate::desk::replayed::Second;
 use crate::event::{Event, Timestamp};
 use crate::input::{Format, Source, Spool};
 use crate::report;
@@ -30,6 +33,8 @@ const REST_FROM_BYTES: usize = 256 << 20;
 const REST_EVERY: u64 = 1 << 16;
 /// Messages that `--extract` writes at most.
 const EXTRACT_ROWS_MAX: usize = 1_000_000;
+/// Lines about relays in the summary; `--alerts` has all.
+const WOULD_LINES_MAX: usize = 40;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -138,6 +143,7 @@ struct First {
     alerts: Vec<Alert>,
     incidents: Incidents,
     shard: Shard,
+    would: Would,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -162,6 +168,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     if !arguments.quiet {
         summary::print(&first.seen, &replay.reading, &replay.policy, &first.shard, &first.incidents);
+        first.would.print();
     }
     first.seen.to_the_end()
 }
@@ -241,10 +248,16 @@ struct Detector<'a> {
     shard: Option<Shard>,
     newest: Timestamp,
     events: u64,
+    second: Option<Second>,
 }
 
 impl<'a> Detector<'a> {
-    fn new(policy: &Arc<Policy>, load: Option<&Path>, decisions: &'a [Arc<Decisions>]) -> Result<Self, Failure> {
+    fn new(
+        policy: &Arc<Policy>,
+        load: Option<&Path>,
+        decisions: &'a [Arc<Decisions>],
+        second: Option<Second>,
+    ) -> Result<Self, Failure> {
         let mut shard = match load {
             Some(path) => Some(
                 state::load(path, policy).with_context(|| format!("--load-state {}", path.display())).map_err(usage)?,
@@ -253,8 +266,11 @@ impl<'a> Detector<'a> {
         };
         if let Some(shard) = &mut shard {
             decisions.iter().for_each(|d| shard.decide(Arc::clone(d)));
+            if second.is_some() {
+                Second::listen(shard);
+            }
         }
-        Ok(Self { policy: Arc::clone(policy), decisions, shard, newest: Timestamp(i64::MIN), events: 0 })
+        Ok(Self { policy: Arc::clone(policy), decisions, shard, newest: Timestamp(i64::MIN), events: 0, second })
     }
 
     fn step(&mut self, event: &Event<'_>, out: &mut Vec<Alert>) -> Step {
@@ -263,6 +279,9 @@ impl<'a> Detector<'a> {
         let shard = self.shard.get_or_insert_with(|| {
             let mut shard = Shard::new(Arc::clone(&self.policy), event.ts);
             self.decisions.iter().for_each(|d| shard.decide(Arc::clone(d)));
+            if self.second.is_some() {
+                Second::listen(&mut shard);
+            }
             shard
         });
         if self.events.is_multiple_of(REST_EVERY) && shard.bytes() > REST_FROM_BYTES {
@@ -271,12 +290,22 @@ impl<'a> Detector<'a> {
         shard.step(event, out)
     }
 
+    /// What the second stage says by now, where there is one, to what the detector just said.
+    fn second(&mut self, fresh: &[Alert], out: &mut Vec<Notice>) {
+        if let (Some(second), Some(shard)) = (&mut self.second, &mut self.shard) {
+            second.take(fresh, self.newest, shard, out);
+        }
+    }
+
     /// The end of the input: writes what is due.
-    fn finish(mut self, out: &mut Vec<Alert>) -> Shard {
+    fn finish(mut self, out: &mut Vec<Alert>, said: &mut Vec<Notice>) -> Shard {
         match self.shard.take() {
             Some(mut shard) => {
                 if self.newest.0 > i64::MIN {
                     shard.tick(self.newest, out);
+                    if let Some(second) = &mut self.second {
+                        second.take(out, self.newest, &mut shard, said);
+                    }
                 }
                 shard
             }
@@ -289,7 +318,9 @@ impl Replay<'_> {
     /// Reads everything once: alerts as they come, and what the options ask for.
     fn first(&self) -> Result<First, Failure> {
         let a = self.arguments;
-        let mut detector = Detector::new(&self.policy, a.load_state.as_deref(), &self.decisions)?;
+        let second = Second::new(&self.config.relays, concat!("mailfuse ", env!("CARGO_PKG_VERSION")));
+        let mut detector = Detector::new(&self.policy, a.load_state.as_deref(), &self.decisions, second)?;
+        let (mut said, mut would) = (Vec::new(), Would::default());
         let mut sink = self.alert_sink()?;
         let mut rejects = a.rejects.as_deref().map(RejectsFile::create).transpose()?;
         let mut explainer = a.explain.as_deref().map(|account| Explainer::new(account, &self.policy));
@@ -310,14 +341,16 @@ impl Replay<'_> {
                 if let (Some(explainer), Some(shard)) = (&mut explainer, &detector.shard) {
                     explainer.event(event, step, shard);
                 }
+                detector.second(&fresh, &mut said);
                 if !fresh.is_empty() {
                     give(&mut fresh, &mut sink, &mut incidents, keep.then_some(&mut alerts))?;
                 }
-                Ok(())
+                would.give(&mut said, &mut sink)
             },
         )?;
-        let shard = detector.finish(&mut fresh);
+        let shard = detector.finish(&mut fresh, &mut said);
         give(&mut fresh, &mut sink, &mut incidents, keep.then_some(&mut alerts))?;
+        would.give(&mut said, &mut sink)?;
         incidents.finish(&shard);
         if let Some(sink) = &mut sink {
             sink.flush()?;
@@ -332,13 +365,13 @@ impl Replay<'_> {
         if let Some(finder) = finder {
             finder.print(&mut out)?;
         }
-        Ok(First { seen, alerts, incidents, shard })
+        Ok(First { seen, alerts, incidents, shard, would })
     }
 
     /// Reads everything again, knowing whom to watch.
     fn second(&self, first: &First) -> Result<(), Failure> {
         let a = self.arguments;
-        let mut detector = Detector::new(&self.policy, a.load_state.as_deref(), &self.decisions)?;
+        let mut detector = Detector::new(&self.policy, a.load_state.as_deref(), &self.decisions, None)?;
         let mut collector =
             a.report.as_ref().map(|_| report::Collector::new(&first.alerts, report::Options::default()));
         let mut extractor = a.extract.as_deref().map(|account| {
@@ -384,6 +417,50 @@ impl Replay<'_> {
             }
             _ => Some(Box::new(BufWriter::new(std::io::stdout()))),
         })
+    }
+}
+
+/// What would have been done to relays, for the summary.
+#[derive(Debug, Default)]
+struct Would {
+    /// A line each, the first ones.
+    lines: Vec<String>,
+    pulled: usize,
+    stopped: usize,
+}
+
+impl Would {
+    /// Writes what the second stage said, and takes note of it.
+    fn give(&mut self, said: &mut Vec<Notice>, sink: &mut Option<Box<dyn Write>>) -> Result<(), Failure> {
+        for notice in said.drain(..) {
+            if let Some(sink) = sink {
+                serde_json::to_writer(&mut *sink, &notice)?;
+                sink.write_all(b"\n")?;
+            }
+            self.pulled += usize::from(notice.kind == NoticeKind::Pull);
+            self.stopped += usize::from(notice.kind == NoticeKind::Stopped);
+            let is_of_relay = matches!(notice.kind, NoticeKind::Pull | NoticeKind::Restore | NoticeKind::Anomaly);
+            if is_of_relay && self.lines.len() < WOULD_LINES_MAX {
+                let text = notice.evidence.first().map_or("", |e| &e.text);
+                self.lines.push(format!("  {}  {}", notice.ts, printable(text)));
+            }
+        }
+        Ok(())
+    }
+
+    fn print(&self) {
+        if (self.stopped, self.pulled) == (0, 0) {
+            return;
+        }
+        anstream::eprintln!(
+            "\nWith everything on `auto`, {} accounts would have been stopped, and relays pulled {} times:",
+            self.stopped,
+            self.pulled
+        );
+        self.lines.iter().for_each(|line| anstream::eprintln!("{line}"));
+        if self.lines.len() == WOULD_LINES_MAX {
+            anstream::eprintln!("  … (all of them are in --alerts)");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The alerts topic has one partition, so that one member of the desk's group has it: that is the active desk (`role`), the
 //! others stand by. What it makes of the alerts goes to the `desk` topic, each time in one transaction with the offset of the
 //! alerts, so that whoever takes over forgets nothing. Every instance follows that topic into an index of its own (`index`)
-//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`measures`], [`notice`] and [`record`] are pure.
+//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`measures`], [`notice`], [`record`] and [`replayed`] are pure.
 
 pub mod alone;
 pub mod api;
@@ -19,6 +19,7 @@ pub mod measures;
 pub mod notice;
 mod pulse;
 pub mod record;
+pub mod replayed;
 mod role;
 pub mod sender;
 pub mod settings;
