@@ -22,6 +22,7 @@ mod replay_cases;
 mod replay_cli;
 mod replay_desk;
 mod replay_jino;
+mod replay_relays;
 mod report_counts;
 mod report_extract;
 mod report_page;
