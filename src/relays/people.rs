@@ -34,10 +34,10 @@ pub struct Order {
 }
 
 impl Decider {
-    /// Confirms a measure that waits for a person, or that is in shadow. The floor of a pool holds for people, too.
+    /// Confirms a measure that waits for a person. The floor of a pool holds for people, too.
     ///
     /// # Errors
-    /// Where there is no such measure, where it ended or is in force, or where the pool would have too few relays.
+    /// Where there is no such measure, where it does not wait, or where the pool would have too few relays.
     pub fn confirm(&mut self, id: &str, who: &str, now_ms: i64) -> Result<Change, Refused> {
         let measure = self.known(id)?;
         if measure.state != State::Asked || measure.until_ms <= now_ms {
