@@ -51,6 +51,7 @@ mailfuse: names a hijacked mail account, and says why.
 /problems/{name}       what the type of an error means
 /v1/status             partitions, offsets, checkpoints
 /v1/accounts/{account}  one account: windows, baseline, score, incident
+/v1/maps/stopped       who is stopped, a name and its incident a line; /v1/maps/pulled: relays
 /v1/desk               which desk this is, and how far
 /v1/incidents          newest first; ?state=open&severity=critical&account=…&tenant=…&before=CURSOR&limit=N
 /v1/incidents/{id}      one incident with its alerts
