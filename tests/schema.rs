@@ -11,7 +11,7 @@ use mailfuse::core::alert::{
     Action, Alert, AlertKind, Burst, DomainShare, Evidence, Exempt, Pattern, RelayShare, Severity, Signal,
 };
 use mailfuse::core::decision::Decisions;
-use mailfuse::core::signal::Signal;
+use mailfuse::core::signal;
 use mailfuse::desk::notice::Said;
 use mailfuse::event::{
     Auth, Complaint, Decoded, Event, Kind, Limits, Outcome, Recipients, Send, Status, Timestamp, decode, encode, fold,
@@ -140,11 +140,12 @@ fn example_signals_validate_and_are_what_we_write() {
         let value: Value = serde_json::from_str(line).unwrap();
         let is_burst = value["kind"] == "burst";
         let key: &[u8] = if is_burst { b"burst/i/1" } else { b"relays/12/3/1" };
-        let signal = Signal::read(key, line.as_bytes()).unwrap();
-        assert_eq!(serde_json::to_string(&signal).unwrap(), line);
-        assert!(signal.key().starts_with(if is_burst { "burst/i-8a0f" } else { "relays/12/3/29" }), "{}", signal.key());
+        let read = signal::Signal::read(key, line.as_bytes()).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), line);
+        assert!(read.key().starts_with(if is_burst { "burst/i-8a0f" } else { "relays/12/3/29" }), "{}", read.key());
         // Of the other kind it is none, nor with fields that the kind does not have.
-        assert!(Signal::read(if is_burst { b"relays/1/0/1" } else { b"burst/i/1" }, line.as_bytes()).is_err());
+        let other: &[u8] = if is_burst { b"relays/1/0/1" } else { b"burst/i/1" };
+        assert!(signal::Signal::read(other, line.as_bytes()).is_err());
         for (field, wrong) in [
             ("kind", json!(if is_burst { "relays" } else { "burst" })),
             ("minute", json!("2026-03-02T03:12:44.000Z")),
