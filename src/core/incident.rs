@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::alert::{AlertKind, Burst, DomainShare, Pattern, RelayShare, Severity};
+use super::alert::{AlertKind, Burst, ContentShare, DomainShare, Pattern, RelayShare, Severity};
+use super::baseline::DAY_S;
+use super::bottom::{self, Bottom};
 use super::codec::{Input, Unreadable, put, put_signed};
 use super::names::Names;
 use super::sends::{Sends, Sent, mark};
@@ -16,6 +18,13 @@ pub const CLIENT_IPS_MAX: usize = 16;
 const QUEUE_IDS_MAX: usize = 10;
 const DOMAINS_SHOWN: usize = 10;
 const DOMAINS_MAX: usize = 64;
+/// Contents that an alert names at most.
+pub const CONTENTS_SHOWN: usize = 8;
+/// Contents that are counted: the first ones.
+const CONTENTS_MAX: usize = 64;
+/// A content that the account had sent so long before the burst is its own: an empty message, a holiday notice, its newsletter.
+/// What a thief tries out first is younger.
+const OWN_FROM_MS: i64 = DAY_S as i64 * 1000;
 
 /// What a burst has put out so far.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -30,6 +39,20 @@ pub struct Totals {
     domains: Vec<(Box<str>, u64)>,
     /// By place in the account's relay names plus one (bounded there): messages, recipients.
     relays: Vec<(u8, u64, u64)>,
+    /// Contents by their fingerprints. Not in the form of versions before 3, nor are the new recipients.
+    #[serde(skip)]
+    contents: Vec<Content>,
+    #[serde(skip)]
+    new_prints: Bottom,
+}
+
+/// What several messages of a burst say.
+#[derive(Debug, Clone, PartialEq)]
+struct Content {
+    print: u32,
+    messages: u64,
+    /// The account had sent it long before.
+    is_own: bool,
 }
 
 /// An open incident.
@@ -67,9 +90,11 @@ impl Incident {
         put_signed(out, self.active_ms.wrapping_sub(self.flagged_ms));
         put(out, bytes.len() as u64);
         out.extend_from_slice(&bytes);
+        self.totals.pack_prints(out);
     }
 
-    pub(super) fn unpack(from: &mut Input<'_>) -> Result<Self, Unreadable> {
+    /// `form` is the version of the account's form.
+    pub(super) fn unpack(from: &mut Input<'_>, form: u8) -> Result<Self, Unreadable> {
         let flagged_before_ms = from.signed()?;
         let len = from.count(usize::MAX, 1)?;
         let (mut incident, rest): (Self, _) =
@@ -78,6 +103,9 @@ impl Incident {
             return Err(Unreadable("a damaged incident"));
         }
         incident.flagged_ms = incident.active_ms.wrapping_sub(flagged_before_ms);
+        if form >= 3 {
+            incident.totals.unpack_prints(from)?;
+        }
         Ok(incident)
     }
 }
@@ -86,21 +114,59 @@ impl Totals {
     /// Gathers the sends since `start_ms` that brought new recipients or refusals, and marks them as counted.
     pub fn gather(sends: &mut Sends, start_ms: i64) -> Self {
         let mut totals = Self::default();
+        let mut met = Vec::new();
         for sent in sends.telling_since(start_ms) {
-            totals.join(sent);
+            met.extend(totals.join(sent));
+            sent.prints().for_each(|print| totals.count_new(print));
             for (domain, n) in sent.domains() {
                 totals.count_domain(domain, u64::from(n));
             }
             totals.new += u64::from(sent.new);
             totals.refused += u64::from(sent.refused);
         }
+        met.into_iter().for_each(|content| totals.settle_own(content, sends, start_ms));
         totals
     }
 
-    /// Counts a message into the burst, once.
-    pub fn join(&mut self, sent: &mut Sent) {
+    /// Asks whether a content, met for the first time, is the account's own: the burst began at `start_ms`.
+    pub fn settle_own(&mut self, print: u32, sends: &Sends, start_ms: i64) {
+        if let Some(content) = self.contents.iter_mut().find(|c| c.print == print) {
+            content.is_own = sends.had_content(print, start_ms.saturating_sub(OWN_FROM_MS));
+        }
+    }
+
+    /// Notes who a new recipient is.
+    pub fn count_new(&mut self, print: u32) {
+        self.new_prints.add(print);
+    }
+
+    fn pack_prints(&self, out: &mut Vec<u8>) {
+        put(out, self.contents.len() as u64);
+        for content in &self.contents {
+            out.extend_from_slice(&content.print.to_le_bytes());
+            put(out, content.messages << 1 | u64::from(content.is_own));
+        }
+        put(out, self.new_prints.hashes().len() as u64);
+        self.new_prints.hashes().iter().for_each(|print| out.extend_from_slice(&print.to_le_bytes()));
+    }
+
+    fn unpack_prints(&mut self, from: &mut Input<'_>) -> Result<(), Unreadable> {
+        for _ in 0..from.count(CONTENTS_MAX, 5)? {
+            let print = u32::from_le_bytes(from.array()?);
+            let head = from.number()?;
+            self.contents.push(Content { print, messages: head >> 1, is_own: head & 1 != 0 });
+        }
+        for _ in 0..from.count(bottom::KEPT, 4)? {
+            self.new_prints.add(u32::from_le_bytes(from.array()?));
+        }
+        Ok(())
+    }
+
+    /// Counts a message into the burst, once. Returns its content where that is met for the first time: then
+    /// [`Totals::settle_own`] is due.
+    pub fn join(&mut self, sent: &mut Sent) -> Option<u32> {
         if sent.is(mark::COUNTED) {
-            return;
+            return None;
         }
         sent.marks |= mark::COUNTED;
         if self.messages == 0 || sent.ts_ms < self.first_ms {
@@ -122,6 +188,14 @@ impl Totals {
         if sent.relay != 0 {
             self.count_relay(sent.relay, sent.recipients);
         }
+        let print = sent.content()?;
+        if let Some(content) = self.contents.iter_mut().find(|c| c.print == print) {
+            content.messages += 1;
+        } else if self.contents.len() < CONTENTS_MAX {
+            self.contents.push(Content { print, messages: 1, is_own: false });
+            return Some(print);
+        }
+        None
     }
 
     /// A message that was counted went through another relay than it seemed; 0 is none.
@@ -167,8 +241,9 @@ impl Totals {
         self.messages == 0
     }
 
-    /// As the alert has it; `None` where no send of it is known, as in a log that only holds outcomes.
-    pub fn burst(&self) -> Option<Burst> {
+    /// As the alert has it; `None` where no send of it is known, as in a log that only holds outcomes. Without `shows_prints` its
+    /// new recipients are not told, not even by fingerprints.
+    pub fn burst(&self, shows_prints: bool) -> Option<Burst> {
         if self.is_empty() {
             return None;
         }
@@ -176,6 +251,12 @@ impl Totals {
             self.domains.iter().map(|(domain, n)| DomainShare { domain: domain.to_string(), recipients: *n }).collect();
         domains.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.domain.cmp(&b.domain)));
         domains.truncate(DOMAINS_SHOWN);
+        let strange = self.contents.iter().filter(|c| !c.is_own && c.messages > 0);
+        let mut contents: Vec<_> =
+            strange.map(|c| ContentShare { fingerprint: shown(c.print), messages: c.messages }).collect();
+        contents.sort_by(|a, b| b.messages.cmp(&a.messages).then_with(|| a.fingerprint.cmp(&b.fingerprint)));
+        contents.truncate(CONTENTS_SHOWN);
+        let prints = self.new_prints.hashes().iter().filter(|_| shows_prints);
         Some(Burst {
             first_ts: Timestamp(self.first_ms),
             messages: self.messages,
@@ -185,6 +266,8 @@ impl Totals {
             client_ips: self.client_ips.iter().map(ToString::to_string).collect(),
             top_domains: domains,
             queue_ids: self.queue_ids.iter().map(ToString::to_string).collect(),
+            contents,
+            new_recipient_fingerprints: prints.map(|print| shown(*print)).collect(),
         })
     }
 
@@ -201,6 +284,11 @@ impl Totals {
         relays.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.relay.cmp(&b.relay)));
         relays
     }
+}
+
+/// A fingerprint as alerts have it.
+fn shown(print: u32) -> String {
+    format!("{print:08x}")
 }
 
 /// The id of an incident: the same for the same account flagged at the same moment of its clock, wherever it is computed.
