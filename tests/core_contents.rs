@@ -198,6 +198,7 @@ fn alerts_of_messages_without_a_hash_have_the_bytes_that_they_had() {
     let json = serde_json::to_value(&d.alerts[0]).unwrap();
     let mut keys: Vec<&str> = json["burst"].as_object().unwrap().keys().map(String::as_str).collect();
     keys.sort_unstable();
-    let known = ["bounced", "client_ips", "first_ts", "messages", "new_recipients", "queue_ids", "recipients", "top_domains"];
+    let known =
+        ["bounced", "client_ips", "first_ts", "messages", "new_recipients", "queue_ids", "recipients", "top_domains"];
     assert_eq!(keys, known);
 }

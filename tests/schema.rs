@@ -397,7 +397,8 @@ fn evidence() -> impl Strategy<Value = Evidence> {
 fn burst() -> impl Strategy<Value = Burst> {
     let domain = (any::<String>(), any::<u64>()).prop_map(|(domain, recipients)| DomainShare { domain, recipients });
     let counts = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
-    let content = ("[0-9a-f]{8}", any::<u64>()).prop_map(|(fingerprint, messages)| ContentShare { fingerprint, messages });
+    let content =
+        ("[0-9a-f]{8}", any::<u64>()).prop_map(|(fingerprint, messages)| ContentShare { fingerprint, messages });
     let lists = (vec(any::<String>(), 0..=16), vec(domain, 0..=10), vec(any::<String>(), 0..=10));
     let prints = (vec(content, 0..=8), vec("[0-9a-f]{8}", 0..=16));
     (stamp(), counts, lists, prints).prop_map(|(first_ts, counts, (client_ips, top_domains, queue_ids), prints)| {

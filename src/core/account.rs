@@ -284,7 +284,11 @@ impl Account {
             recipients: u32::try_from(send.rcpts.count).unwrap_or(u32::MAX),
             marks: if send.rcpts.named.is_empty() { 0 } else { mark::NAMED } | if foreign { mark::FOREIGN } else { 0 },
             client_ip: send.client_ip,
-            texts: send.content_hash.as_ref().map(|h| Texts::of_content((prints.of(h) >> 32) as u32)).unwrap_or_default(),
+            texts: send
+                .content_hash
+                .as_ref()
+                .map(|h| Texts::of_content((prints.of(h) >> 32) as u32))
+                .unwrap_or_default(),
             ..Sent::default()
         };
         let mut domain_before = None;

@@ -203,7 +203,10 @@ mod tests {
     #[test]
     fn the_smallest_fingerprints_stay_in_the_order_of_their_coming() {
         let mut texts = Texts::of_content(9);
-        assert_eq!((texts.content(), texts.queue_id(), texts.prints().count(), texts.domains().count()), (Some(9), None, 0, 0));
+        assert_eq!(
+            (texts.content(), texts.queue_id(), texts.prints().count(), texts.domains().count()),
+            (Some(9), None, 0, 0)
+        );
         texts = texts.met(Some("4XkQ7z"), 1000, None);
         texts.push("a.example", 3);
         let all: Vec<u32> = (0..100).map(|i| i * 37 % 101 * 7).collect();

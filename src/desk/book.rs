@@ -230,7 +230,12 @@ impl Incident {
             messages: 0,
             networks: networks(alert),
             contents: contents(alert),
-            new_recipient_fingerprints: alert.burst.iter().flat_map(|b| &b.new_recipient_fingerprints).cloned().collect(),
+            new_recipient_fingerprints: alert
+                .burst
+                .iter()
+                .flat_map(|b| &b.new_recipient_fingerprints)
+                .cloned()
+                .collect(),
             campaign: None,
             anomaly: None,
             told: BTreeMap::new(),
