@@ -11,6 +11,7 @@ pub mod event;
 pub mod input;
 pub mod kafka;
 pub mod logs;
+pub mod relays;
 pub mod report;
 pub mod run;
 pub mod state;
