@@ -197,8 +197,8 @@ impl Watched {
         }
     }
 
-    /// Takes the answer for the test entry. Returns what stands from now on.
-    #[expect(clippy::type_complexity, reason = "outer: whether anything changes; inner: whether it is listed")]
+    /// Takes the answer for the test entry. Returns what stands from now on: outer, whether anything changes; inner, why it is
+    /// listed.
     fn tested(&mut self, heard: &Heard) -> Result<Option<Option<Vec<Ipv4Addr>>>, Failure> {
         let doubted = self.doubted.take();
         match (&doubted, heard) {

@@ -1,4 +1,16 @@
-//! Section `[relays.listing]` of the configuration.
+//! Which lists are asked, in the form of a section of the configuration:
+//!
+//! ```toml
+//! server = "127.0.0.1:53"
+//! every_s = 600
+//!
+//! [[zone]]
+//! name = "zen.spamhaus.org"
+//! codes = { "127.0.0.2" = "SBL", "127.0.0.3" = "CSS", "127.0.0.4" = "XBL", "127.0.0.9" = "DROP" }
+//!
+//! [[zone]]
+//! name = "bl.spamcop.net"
+//! ```
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -86,6 +98,16 @@ fn is_domain(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Settings, Zone};
+
+    #[test]
+    fn the_section_above_is_read() {
+        let text: Vec<&str> =
+            include_str!("settings.rs").lines().filter_map(|l| l.strip_prefix("//!")).map(str::trim).collect();
+        let text = text.join("\n");
+        let settings: Settings = toml::from_str(text.split("```").nth(1).unwrap().trim_start_matches("toml")).unwrap();
+        assert_eq!((settings.zones.len(), settings.zones[0].codes.len(), settings.timeout_ms), (2, 4, 5000));
+        assert!(settings.checked().unwrap().is_some());
+    }
 
     #[test]
     fn what_cannot_be_asked_is_refused() {
