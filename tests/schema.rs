@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use jsonschema::Validator;
 use mailfuse::core::alert::{
-    Action, Alert, AlertKind, Burst, DomainShare, Evidence, Exempt, Pattern, RelayShare, Severity, Signal,
+    Action, Alert, AlertKind, Burst, ContentShare, DomainShare, Evidence, Exempt, Pattern, RelayShare, Severity, Signal,
 };
 use mailfuse::core::decision::Decisions;
 use mailfuse::core::signal;
@@ -445,10 +445,25 @@ fn evidence() -> impl Strategy<Value = Evidence> {
 fn burst() -> impl Strategy<Value = Burst> {
     let domain = (any::<String>(), any::<u64>()).prop_map(|(domain, recipients)| DomainShare { domain, recipients });
     let counts = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    let content =
+        ("[0-9a-f]{8}", any::<u64>()).prop_map(|(fingerprint, messages)| ContentShare { fingerprint, messages });
     let lists = (vec(any::<String>(), 0..=16), vec(domain, 0..=10), vec(any::<String>(), 0..=10));
-    (stamp(), counts, lists).prop_map(|(first_ts, counts, (client_ips, top_domains, queue_ids))| {
+    let prints = (vec(content, 0..=8), vec("[0-9a-f]{8}", 0..=16));
+    (stamp(), counts, lists, prints).prop_map(|(first_ts, counts, (client_ips, top_domains, queue_ids), prints)| {
         let (messages, recipients, new_recipients, bounced) = counts;
-        Burst { first_ts, messages, recipients, new_recipients, bounced, client_ips, top_domains, queue_ids }
+        let (contents, new_recipient_fingerprints) = prints;
+        Burst {
+            first_ts,
+            messages,
+            recipients,
+            new_recipients,
+            bounced,
+            client_ips,
+            top_domains,
+            queue_ids,
+            contents,
+            new_recipient_fingerprints,
+        }
     })
 }
 

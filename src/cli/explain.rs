@@ -181,6 +181,9 @@ impl Explainer {
                 severity.as_str().unwrap_or_default(),
                 alert.score
             )?;
+            if let Some(contents) = alert.burst.as_ref().map(|b| b.contents_text()).filter(|c| !c.is_empty()) {
+                writeln!(out, "    content {contents}")?;
+            }
         }
         Ok(())
     }

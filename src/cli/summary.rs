@@ -75,7 +75,7 @@ impl Incidents {
     pub(super) fn finish(&mut self, shard: &Shard) {
         for (account, incident) in shard.open_incidents() {
             if let Some(&place) = self.by_id.get(&*incident.id) {
-                self.rows[place].burst = incident.totals.burst();
+                self.rows[place].burst = incident.totals.burst(false);
                 self.rows[place].relays = incident.totals.relays(account.relay_names());
             }
         }

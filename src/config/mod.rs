@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::core::policy::{BadPolicy, Detect, Policy};
+use crate::core::policy::{BadPolicy, Detect, PUBLIC_KEY, Policy};
 use crate::desk;
 use crate::event::Limits;
 use crate::kafka::{self, Kafka};
@@ -231,7 +231,7 @@ impl Config {
         let secret = if self.fingerprint_key_file.is_empty() {
             match std::env::var(KEY_VARIABLE) {
                 Ok(secret) => secret.into_bytes(),
-                Err(_) => b"mailfuse: a public key; set your own".to_vec(),
+                Err(_) => return Ok(PUBLIC_KEY),
             }
         } else {
             let path = PathBuf::from(&self.fingerprint_key_file);

@@ -19,6 +19,7 @@ use super::sends::{Sends, Sent, mark, seconds};
 use super::shard::Step;
 use super::signal::minute_of;
 use super::tally::OTHER;
+use super::texts::Texts;
 use super::verdict::{self, Stratum};
 use super::window::{Counters, UNIT, Windows};
 use crate::event::{Auth, Event, Kind, Outcome, Send};
@@ -300,6 +301,11 @@ impl Account {
             recipients: u32::try_from(send.rcpts.count).unwrap_or(u32::MAX),
             marks: if send.rcpts.named.is_empty() { 0 } else { mark::NAMED } | if foreign { mark::FOREIGN } else { 0 },
             client_ip: send.client_ip,
+            texts: send
+                .content_hash
+                .as_ref()
+                .map(|h| Texts::of_content((prints.of(h) >> 32) as u32))
+                .unwrap_or_default(),
             ..Sent::default()
         };
         let mut domain_before = None;
@@ -313,9 +319,13 @@ impl Account {
                 domain_before = Some(domain);
             }
             if self.contacts.learn(hash) {
+                let print = (hash >> 32) as u32;
                 match sent.new {
-                    0 => sent.begin(send.queue_id.as_deref(), domain),
-                    _ => _ = sent.count_domain(domain),
+                    0 => sent.begin(send.queue_id.as_deref(), print, domain),
+                    _ => {
+                        sent.count_domain(domain);
+                        sent.push_print(print);
+                    }
                 }
                 sent.new += 1;
             }
@@ -339,8 +349,11 @@ impl Account {
             && new > 0
             && ts_ms >= incident.start_ms
         {
-            incident.totals.join(&mut sent);
+            if let Some(content) = incident.totals.join(&mut sent) {
+                incident.totals.settle_own(content, &self.sends, incident.start_ms);
+            }
             incident.totals.count_more(sent.new, 0, None);
+            sent.prints().for_each(|print| incident.totals.count_new(print));
             for (domain, n) in sent.domains() {
                 incident.totals.count_domain(domain, u64::from(n));
             }
@@ -367,7 +380,7 @@ impl Account {
             new_recipients: u32::from(new),
             ..Counters::default()
         };
-        let mut named = false;
+        let (mut named, mut met) = (false, None);
         let mut on_relays = OnRelays { refused: refuses_relay.map(|family| (family, relay)), ..OnRelays::default() };
         if let Some(sent) = self.sends.find(key, now_s, longest_s) {
             named = sent.is(mark::NAMED);
@@ -375,6 +388,7 @@ impl Account {
                 // The k-th new recipient of a message adds log2(1+k) - log2(k).
                 what.new_damped = damped(sent.new + 1) - damped(sent.new);
                 sent.new += 1;
+                sent.push_print((hash >> 32) as u32);
                 what.new_foreign = if sent.is(mark::FOREIGN) { what.new_damped } else { 0 };
             }
             sent.refused += refused;
@@ -403,7 +417,10 @@ impl Account {
                     incident.totals.move_relay(relay_before, sent.relay, sent.recipients);
                 }
                 if sent.is_telling() {
-                    incident.totals.join(sent);
+                    met = incident.totals.join(sent);
+                    if new {
+                        incident.totals.count_new((hash >> 32) as u32);
+                    }
                     if new || refused > 0 {
                         incident.totals.count_more(u32::from(new), refused, at_domain);
                     }
@@ -411,6 +428,9 @@ impl Account {
             }
         } else if new {
             what.new_damped = damped(1);
+        }
+        if let (Some(content), Some(incident)) = (met, &mut self.incident) {
+            incident.totals.settle_own(content, &self.sends, incident.start_ms);
         }
         if !named {
             self.recipients.note(hash, at_s, oldest_s);

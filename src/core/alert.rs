@@ -169,6 +169,31 @@ pub struct Burst {
     pub top_domains: Vec<DomainShare>,
     /// Samples, at most 10, the first ones.
     pub queue_ids: Vec<String>,
+    /// What its messages say, most messages first, at most 8; without what the account had sent a day before the burst or
+    /// earlier. Not written where no event had a content hash.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<ContentShare>,
+    /// The smallest fingerprints of its new recipients, at most 16: bursts that have some in common went to overlapping lists
+    /// ([`super::bottom`]). Not written under the fingerprint key that is in this program's source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new_recipient_fingerprints: Vec<String>,
+}
+
+impl Burst {
+    /// What its messages say, in words; empty where nothing is known of that.
+    pub fn contents_text(&self) -> String {
+        let content = |c: &ContentShare| format!("{} ({} of {} messages)", c.fingerprint, c.messages, self.messages);
+        self.contents.iter().map(content).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Messages of the burst with one content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentShare {
+    /// Of the events' `content_hash`: eight hexadecimal digits.
+    pub fingerprint: String,
+    /// Messages.
+    pub messages: u64,
 }
 
 /// Recipients of the burst at one domain.

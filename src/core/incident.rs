@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::alert::{AlertKind, Burst, DomainShare, Pattern, RelayShare, Severity};
+use super::alert::{AlertKind, Burst, ContentShare, DomainShare, Pattern, RelayShare, Severity};
+use super::baseline::DAY_S;
+use super::bottom::{self, Bottom};
 use super::codec::{Input, Unreadable, put, put_signed};
 use super::names::Names;
 use super::sends::{Sends, Sent, mark};
@@ -18,6 +20,13 @@ pub const CLIENT_IPS_MAX: usize = 16;
 const QUEUE_IDS_MAX: usize = 10;
 const DOMAINS_SHOWN: usize = 10;
 const DOMAINS_MAX: usize = 64;
+/// Contents that an alert names at most.
+pub const CONTENTS_SHOWN: usize = 8;
+/// Contents that are counted: the first ones.
+const CONTENTS_MAX: usize = 64;
+/// A content that the account had sent so long before the burst is its own: an empty message, a holiday notice, its newsletter.
+/// What a thief tries out first is younger.
+const OWN_FROM_MS: i64 = DAY_S as i64 * 1000;
 
 /// What a burst put out before the minute of its flag, by minute since 1970; see [`Totals::gather`].
 pub type Before = BTreeMap<i64, Vec<(u8, i64, i64)>>;
@@ -41,6 +50,20 @@ pub struct Totals {
     /// Stored behind the rest.
     #[serde(skip)]
     lately: Lately,
+    /// Contents by their fingerprints. Not in the form of versions before 3, nor are the new recipients.
+    #[serde(skip)]
+    contents: Vec<Content>,
+    #[serde(skip)]
+    new_prints: Bottom,
+}
+
+/// What several messages of a burst say.
+#[derive(Debug, Clone, PartialEq)]
+struct Content {
+    print: u32,
+    messages: u64,
+    /// The account had sent it long before.
+    is_own: bool,
 }
 
 /// What a burst has put out in one minute of the account's clock: the last in which anything happened.
@@ -97,9 +120,11 @@ impl Incident {
         put_signed(out, self.active_ms.wrapping_sub(self.flagged_ms));
         put(out, bytes.len() as u64);
         out.extend_from_slice(&bytes);
+        self.totals.pack_prints(out);
     }
 
-    pub(super) fn unpack(from: &mut Input<'_>) -> Result<Self, Unreadable> {
+    /// `form` is the version of the account's form.
+    pub(super) fn unpack(from: &mut Input<'_>, form: u8) -> Result<Self, Unreadable> {
         let flagged_before_ms = from.signed()?;
         let len = from.count(usize::MAX, 1)?;
         let (mut incident, rest): (Self, _) =
@@ -109,6 +134,9 @@ impl Incident {
             incident.totals.unpack_lately(Input::new(rest))?;
         }
         incident.flagged_ms = incident.active_ms.wrapping_sub(flagged_before_ms);
+        if form >= 3 {
+            incident.totals.unpack_prints(from)?;
+        }
         Ok(incident)
     }
 }
@@ -122,8 +150,10 @@ impl Totals {
         let mut totals = Self::default();
         let flagged = minute_of(clock_ms);
         let mut before: BTreeMap<i64, Lately> = BTreeMap::new();
+        let mut met = Vec::new();
         for sent in sends.telling_since(start_ms) {
-            totals.join(sent);
+            met.extend(totals.join(sent));
+            sent.prints().for_each(|print| totals.count_new(print));
             for (domain, n) in sent.domains() {
                 totals.count_domain(domain, u64::from(n));
             }
@@ -135,6 +165,7 @@ impl Totals {
                 before.entry(minute).or_default().count(sent.relay, 1, sent.recipients.into());
             }
         }
+        met.into_iter().for_each(|content| totals.settle_own(content, sends, start_ms));
         totals.lately = before.remove(&flagged).unwrap_or_default();
         totals.lately.minute = flagged;
         (totals, before.into_iter().map(|(minute, lately)| (minute, lately.relays)).collect())
@@ -185,10 +216,45 @@ impl Totals {
         if from.left() > 0 { Err(Unreadable("a damaged incident")) } else { Ok(()) }
     }
 
-    /// Counts a message into the burst, once.
-    pub fn join(&mut self, sent: &mut Sent) {
+    /// Asks whether a content, met for the first time, is the account's own: the burst began at `start_ms`.
+    pub fn settle_own(&mut self, print: u32, sends: &Sends, start_ms: i64) {
+        if let Some(content) = self.contents.iter_mut().find(|c| c.print == print) {
+            content.is_own = sends.had_content(print, start_ms.saturating_sub(OWN_FROM_MS));
+        }
+    }
+
+    /// Notes who a new recipient is.
+    pub fn count_new(&mut self, print: u32) {
+        self.new_prints.add(print);
+    }
+
+    fn pack_prints(&self, out: &mut Vec<u8>) {
+        put(out, self.contents.len() as u64);
+        for content in &self.contents {
+            out.extend_from_slice(&content.print.to_le_bytes());
+            put(out, content.messages << 1 | u64::from(content.is_own));
+        }
+        put(out, self.new_prints.hashes().len() as u64);
+        self.new_prints.hashes().iter().for_each(|print| out.extend_from_slice(&print.to_le_bytes()));
+    }
+
+    fn unpack_prints(&mut self, from: &mut Input<'_>) -> Result<(), Unreadable> {
+        for _ in 0..from.count(CONTENTS_MAX, 5)? {
+            let print = u32::from_le_bytes(from.array()?);
+            let head = from.number()?;
+            self.contents.push(Content { print, messages: head >> 1, is_own: head & 1 != 0 });
+        }
+        for _ in 0..from.count(bottom::KEPT, 4)? {
+            self.new_prints.add(u32::from_le_bytes(from.array()?));
+        }
+        Ok(())
+    }
+
+    /// Counts a message into the burst, once. Returns its content where that is met for the first time: then
+    /// [`Totals::settle_own`] is due.
+    pub fn join(&mut self, sent: &mut Sent) -> Option<u32> {
         if sent.is(mark::COUNTED) {
-            return;
+            return None;
         }
         sent.marks |= mark::COUNTED;
         if self.messages == 0 || sent.ts_ms < self.first_ms {
@@ -211,6 +277,14 @@ impl Totals {
             self.count_relay(sent.relay, sent.recipients);
             self.lately.count(sent.relay, 1, sent.recipients.into());
         }
+        let print = sent.content()?;
+        if let Some(content) = self.contents.iter_mut().find(|c| c.print == print) {
+            content.messages += 1;
+        } else if self.contents.len() < CONTENTS_MAX {
+            self.contents.push(Content { print, messages: 1, is_own: false });
+            return Some(print);
+        }
+        None
     }
 
     /// A message that was counted went through another relay than it seemed; 0 is none.
@@ -261,8 +335,9 @@ impl Totals {
         self.messages == 0
     }
 
-    /// As the alert has it; `None` where no send of it is known, as in a log that only holds outcomes.
-    pub fn burst(&self) -> Option<Burst> {
+    /// As the alert has it; `None` where no send of it is known, as in a log that only holds outcomes. Without `shows_prints` its
+    /// new recipients are not told, not even by fingerprints.
+    pub fn burst(&self, shows_prints: bool) -> Option<Burst> {
         if self.is_empty() {
             return None;
         }
@@ -270,6 +345,12 @@ impl Totals {
             self.domains.iter().map(|(domain, n)| DomainShare { domain: domain.to_string(), recipients: *n }).collect();
         domains.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.domain.cmp(&b.domain)));
         domains.truncate(DOMAINS_SHOWN);
+        let strange = self.contents.iter().filter(|c| !c.is_own && c.messages > 0);
+        let mut contents: Vec<_> =
+            strange.map(|c| ContentShare { fingerprint: shown(c.print), messages: c.messages }).collect();
+        contents.sort_by(|a, b| b.messages.cmp(&a.messages).then_with(|| a.fingerprint.cmp(&b.fingerprint)));
+        contents.truncate(CONTENTS_SHOWN);
+        let prints = self.new_prints.hashes().iter().filter(|_| shows_prints);
         Some(Burst {
             first_ts: Timestamp(self.first_ms),
             messages: self.messages,
@@ -279,6 +360,8 @@ impl Totals {
             client_ips: self.client_ips.iter().map(ToString::to_string).collect(),
             top_domains: domains,
             queue_ids: self.queue_ids.iter().map(ToString::to_string).collect(),
+            contents,
+            new_recipient_fingerprints: prints.map(|print| shown(*print)).collect(),
         })
     }
 
@@ -295,6 +378,11 @@ impl Totals {
         relays.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.relay.cmp(&b.relay)));
         relays
     }
+}
+
+/// A fingerprint as alerts have it.
+fn shown(print: u32) -> String {
+    format!("{print:08x}")
 }
 
 /// The id of an incident: the same for the same account flagged at the same moment of its clock, wherever it is computed.

@@ -10,6 +10,7 @@ pub mod alert;
 pub mod baseline;
 pub mod beat;
 pub mod before;
+pub mod bottom;
 mod codec;
 pub mod contacts;
 pub mod decided;

@@ -5,7 +5,7 @@
 //! is usually nothing costs a bit. The form says everything that the account holds, and is the same for equal accounts.
 //!
 //! How large it can be: 2 x 65,536 wide contacts take at most 0.4 MB; each of at most 2,048 sends
-//! ([`SENDS_MAX`](super::sends::SENDS_MAX)) at most 1.5 kB (its texts are bounded, `sends`), 3.1 MB; sketches 0.14 MB; ids of
+//! ([`SENDS_MAX`](super::sends::SENDS_MAX)) at most 1.5 kB (its texts are bounded, `sends`; fingerprints are 70 bytes), 3.1 MB; sketches 0.14 MB; ids of
 //! events 0.12 MB; what two incidents are put back to 0.06 MB (8,192 contacts each); the incident, relays and the rest less than
 //! 0.14 MB. Together that is below [`PACKED_MAX`].
 
@@ -25,8 +25,10 @@ use super::verdict::Stratum;
 use super::version1::Windows1;
 use super::window::{Spans, Windows};
 
-/// Version of the form that is written. The one before differs in the windows alone.
-const VERSION: u8 = 2;
+/// Version of the form that is written. Version 2 knew neither contents nor new recipients of sends and incidents; version 1
+/// had other windows, too.
+const VERSION: u8 = 3;
+const VERSION_2: u8 = 2;
 const VERSION_1: u8 = 1;
 /// No packed account is larger, in bytes.
 pub const PACKED_MAX: usize = 4_000_000;
@@ -77,9 +79,8 @@ pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
     account.relay_names.pack(out);
     account.sends.pack(out, account.clock_ms, prints);
     // Recipients and domains were mostly last used by the sends that are remembered.
-    let uses = account.sends.uses(prints);
-    account.recipients.pack(out, &uses, clock_s);
-    account.domains.pack(out, &uses, clock_s);
+    account.recipients.pack(out, &account.sends.recipient_uses(), clock_s);
+    account.domains.pack(out, &account.sends.uses(prints), clock_s);
     account.relays.pack(out, &[], clock_s);
     account.windows.pack(out, clock_s);
     if let Some(repeats) = &account.repeats {
@@ -102,9 +103,8 @@ pub fn parts(account: &Account, prints: &Fingerprint) -> [(&'static str, usize);
         out.len()
     };
     let distinct = |out: &mut Vec<u8>| {
-        let uses = account.sends.uses(prints);
-        account.recipients.pack(out, &uses, clock_s);
-        account.domains.pack(out, &uses, clock_s);
+        account.recipients.pack(out, &account.sends.recipient_uses(), clock_s);
+        account.domains.pack(out, &account.sends.uses(prints), clock_s);
         account.relays.pack(out, &[], clock_s);
     };
     [
@@ -137,7 +137,7 @@ pub fn unpack(packed: &[u8], prints: &Fingerprint, spans: &Spans) -> Result<Acco
     }
     let mut from = Input::new(packed);
     let version = from.byte()?;
-    if ![VERSION_1, VERSION].contains(&version) {
+    if ![VERSION_1, VERSION_2, VERSION].contains(&version) {
         return Err(Unreadable("another version"));
     }
     let name = from.text()?;
@@ -165,9 +165,10 @@ pub fn unpack(packed: &[u8], prints: &Fingerprint, spans: &Spans) -> Result<Acco
     account.contacts = Contacts::unpack(&mut from)?;
     account.networks = Networks::unpack(&mut from, clock_s)?;
     account.relay_names = Names::unpack(&mut from, RELAYS_MAX)?;
-    account.sends = Sends::unpack(&mut from, clock_ms, prints)?;
+    account.sends = Sends::unpack(&mut from, clock_ms, prints, version)?;
     let uses = account.sends.uses(prints);
-    account.recipients = Recent::unpack(&mut from, &uses, clock_s)?;
+    let recipient_uses = if version < VERSION { uses.clone() } else { account.sends.recipient_uses() };
+    account.recipients = Recent::unpack(&mut from, &recipient_uses, clock_s)?;
     account.domains = Recent::unpack(&mut from, &uses, clock_s)?;
     account.relays = Recent::unpack(&mut from, &[], clock_s)?;
     account.windows = match version {
@@ -178,7 +179,7 @@ pub fn unpack(packed: &[u8], prints: &Fingerprint, spans: &Spans) -> Result<Acco
         account.repeats = Some(Box::new(Repeats::unpack(&mut from, clock_s)?));
     }
     if flags & HAS_INCIDENT != 0 {
-        account.incident = Some(Incident::unpack(&mut from)?.into());
+        account.incident = Some(Incident::unpack(&mut from, version)?.into());
     }
     if flags & HAS_BEFORE != 0 {
         account.before = before::unpack(&mut from, clock_ms)?;
@@ -225,5 +226,6 @@ part!(Repeats, |r, out| r.pack(out, 0), |from| Self::unpack(from, 0));
 part!(Sends, |s, out| s.pack(out, 0, &Fingerprint::new(&[0; 16])), |from| Self::unpack(
     from,
     0,
-    &Fingerprint::new(&[0; 16])
+    &Fingerprint::new(&[0; 16]),
+    VERSION
 ));

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::account::damped;
 use super::codec::{Input, Unreadable, put, put_name, put_signed};
 use super::fingerprint::Fingerprint;
-use super::texts::Texts;
+use super::texts::{PRINTS_MAX, Texts};
 use super::window::Counters;
 use hashbrown::HashMap;
 
@@ -44,7 +44,8 @@ pub struct Sent {
     pub relay: u8,
     /// Where the client connected from.
     pub client_ip: Option<IpAddr>,
-    /// Queue id, kept from when the send first brings something new or refused; domains of these recipients.
+    /// Queue id, kept from when the send first brings something new or refused; domains of these recipients, and the smallest
+    /// fingerprints of the new ones; the fingerprint of the content.
     pub texts: Texts,
 }
 
@@ -82,6 +83,26 @@ impl Sent {
         self.texts.domains()
     }
 
+    /// The fingerprint of its content, where the event had a hash of it.
+    pub fn content(&self) -> Option<u32> {
+        self.texts.content()
+    }
+
+    /// The smallest fingerprints of its new recipients, in order of appearance.
+    pub fn prints(&self) -> impl Iterator<Item = u32> {
+        self.texts.prints()
+    }
+
+    /// Notes who a new recipient is.
+    pub fn push_print(&mut self, print: u32) {
+        self.texts.push_print(print);
+    }
+
+    /// How many fingerprints it has where each new recipient gave its own.
+    fn prints_expected(&self) -> usize {
+        PRINTS_MAX.min(self.new as usize)
+    }
+
     /// Counts a recipient at `domain`. Returns false where every recipient has been counted: one that was new and is then
     /// refused is still one.
     pub fn count_domain(&mut self, domain: &str) -> bool {
@@ -110,9 +131,9 @@ impl Sent {
     }
 
     /// Keeps the queue id for showing it, and counts the first new recipient, at `domain`.
-    pub fn begin(&mut self, queue_id: Option<&str>, domain: &str) {
+    pub fn begin(&mut self, queue_id: Option<&str>, print: u32, domain: &str) {
         let domain = Some(domain).filter(|d| d.len() <= TEXT_MAX);
-        self.texts = Texts::new(queue_id.filter(|q| q.len() <= QUEUE_ID_MAX), domain);
+        self.texts = self.texts.met(queue_id.filter(|q| q.len() <= QUEUE_ID_MAX), print, domain);
     }
 
     /// Keeps the queue id, for showing it.
@@ -211,6 +232,11 @@ impl Sends {
         self.sent.iter_mut().filter(move |s| s.ts_ms >= start_ms && s.is_telling())
     }
 
+    /// Whether a remembered send before `before_ms` had this content.
+    pub(super) fn had_content(&self, content: u32, before_ms: i64) -> bool {
+        self.sent.iter().any(|s| s.ts_ms < before_ms && s.content() == Some(content))
+    }
+
     /// Those that are remembered, oldest first.
     pub(super) fn all(&self) -> impl Iterator<Item = &Sent> {
         self.sent.iter()
@@ -264,6 +290,19 @@ impl Sends {
         self.sent.iter().map(|s| (s.at_s(), domain(s))).collect()
     }
 
+    /// Second and hash of each new recipient that a send knows, in their order; of a send that knows none, its second.
+    pub(super) fn recipient_uses(&self) -> Vec<(u32, u64)> {
+        let mut uses = Vec::with_capacity(self.sent.len());
+        for sent in &self.sent {
+            let before = uses.len();
+            uses.extend(sent.prints().map(|print| (sent.at_s(), u64::from(print) << 32)));
+            if uses.len() == before {
+                uses.push((sent.at_s(), 0));
+            }
+        }
+        uses
+    }
+
     pub(super) fn pack(&self, out: &mut Vec<u8>, clock_ms: i64, prints: &Fingerprint) {
         put(out, self.unswept);
         put(out, self.sent.len() as u64);
@@ -271,16 +310,23 @@ impl Sends {
         for sent in self.sent.iter().rev() {
             sent.pack(out, &before, prints);
             (before.ts_ms, before.client_ip, before.relay) = (sent.ts_ms, sent.client_ip, sent.relay);
+            before.texts = sent.content().map(Texts::of_content).unwrap_or_default();
         }
     }
 
-    pub(super) fn unpack(from: &mut Input<'_>, clock_ms: i64, prints: &Fingerprint) -> Result<Self, Unreadable> {
+    /// `form` is the version of the account's form.
+    pub(super) fn unpack(
+        from: &mut Input<'_>,
+        clock_ms: i64,
+        prints: &Fingerprint,
+        form: u8,
+    ) -> Result<Self, Unreadable> {
         let unswept = from.u32()?;
         let len = from.count(SENDS_MAX, 3)?;
         let mut sent: Vec<Sent> = Vec::with_capacity(len);
         let first = Sent { ts_ms: clock_ms, ..Sent::default() };
         for _ in 0..len {
-            let next = Sent::unpack(from, sent.last().unwrap_or(&first), prints)?;
+            let next = Sent::unpack(from, sent.last().unwrap_or(&first), prints, form)?;
             sent.push(next);
         }
         sent.reverse();
@@ -312,7 +358,11 @@ mod flag {
     /// As the send after it.
     pub const SAME_IP: u16 = 1 << 7;
     pub const V4: u16 = 1 << 8;
-    pub const V6: u16 = 1 << 9;
+    pub const V6: u16 = SAME_IP | V4;
+    /// A byte of [`super::more`] follows.
+    pub const MORE: u16 = 1 << 9;
+    /// The same in versions before 3, which had no byte more.
+    pub const V6_OF_2: u16 = 1 << 9;
     pub const SAME_RELAY: u16 = 1 << 10;
     pub const ONE_RECIPIENT: u16 = 1 << 11;
     /// As many as there are recipients.
@@ -323,6 +373,16 @@ mod flag {
     pub const DOMAINS: u16 = 1 << 15;
 }
 
+/// What few packed sends have.
+mod more {
+    pub const CONTENT: u8 = 1;
+    /// As the send after it.
+    pub const SAME_CONTENT: u8 = 1 << 1;
+    /// It knows fewer of its new recipients than there are: it was met by a program that did not keep them.
+    pub const PRINTS: u8 = 1 << 2;
+    pub const ALL: u8 = CONTENT | SAME_CONTENT | PRINTS;
+}
+
 impl Sent {
     /// `after` is the send after it, or what stands for none.
     fn pack(&self, out: &mut Vec<u8>, after: &Self, prints: &Fingerprint) {
@@ -330,6 +390,14 @@ impl Sent {
         let same_ip = self.client_ip == after.client_ip;
         let domains = self.domains().count();
         let one_domain = domains == 1 && self.domains().all(|(_, n)| n == 1);
+        let same_content = self.content().is_some() && self.content() == after.content();
+        let known = self.prints().count();
+        let more = [
+            (more::CONTENT, self.content().is_some() && !same_content),
+            (more::SAME_CONTENT, same_content),
+            (more::PRINTS, known != self.prints_expected()),
+        ];
+        let more = more.into_iter().filter(|m| m.1).fold(0, |all, (more, _)| all | more);
         let flags = [
             (flag::QUEUE_ID, self.queue_id().is_some()),
             (flag::KEY_FOLLOWS, follows),
@@ -337,6 +405,7 @@ impl Sent {
             (flag::SAME_IP, same_ip),
             (flag::V4, !same_ip && matches!(self.client_ip, Some(IpAddr::V4(_)))),
             (flag::V6, !same_ip && matches!(self.client_ip, Some(IpAddr::V6(_)))),
+            (flag::MORE, more != 0),
             (flag::SAME_RELAY, self.relay == after.relay),
             (flag::ONE_RECIPIENT, self.recipients == 1),
             (flag::ALL_NEW, self.new == self.recipients),
@@ -355,8 +424,8 @@ impl Sent {
             put_name(out, queue_id);
         }
         match self.client_ip {
-            Some(IpAddr::V4(ip)) if is(flag::V4) => out.extend_from_slice(&ip.octets()),
-            Some(IpAddr::V6(ip)) if is(flag::V6) => out.extend_from_slice(&ip.octets()),
+            Some(IpAddr::V4(ip)) if !same_ip => out.extend_from_slice(&ip.octets()),
+            Some(IpAddr::V6(ip)) if !same_ip => out.extend_from_slice(&ip.octets()),
             _ => {}
         }
         if !is(flag::SAME_RELAY) {
@@ -371,6 +440,16 @@ impl Sent {
         if is(flag::REFUSED) {
             put(out, self.refused);
         }
+        if more != 0 {
+            out.push(more);
+        }
+        if let Some(content) = self.content().filter(|_| more & more::CONTENT != 0) {
+            out.extend_from_slice(&content.to_le_bytes());
+        }
+        if more & more::PRINTS != 0 {
+            put(out, known as u64);
+        }
+        self.prints().for_each(|print| out.extend_from_slice(&print.to_le_bytes()));
         if is(flag::DOMAINS) {
             put(out, domains as u64);
         }
@@ -382,8 +461,11 @@ impl Sent {
         }
     }
 
-    fn unpack(from: &mut Input<'_>, after: &Self, prints: &Fingerprint) -> Result<Self, Unreadable> {
-        let flags = u16::from_le_bytes(from.array()?);
+    fn unpack(from: &mut Input<'_>, after: &Self, prints: &Fingerprint, form: u8) -> Result<Self, Unreadable> {
+        let mut flags = u16::from_le_bytes(from.array()?);
+        if form < 3 && flags & flag::V6_OF_2 != 0 {
+            flags = flags & !flag::V6_OF_2 | flag::V6;
+        }
         let is = |flag| flags & flag != 0;
         let ts_ms = after.ts_ms.wrapping_sub(from.signed()?);
         let key = if is(flag::KEY) { u64::from_le_bytes(from.array()?) } else { 0 };
@@ -392,19 +474,16 @@ impl Sent {
             Some(queue_id) if is(flag::KEY_FOLLOWS) => prints.of(queue_id),
             _ => key,
         };
-        let client_ip = if is(flag::V4) {
-            Some(from.v4()?)
-        } else if is(flag::V6) {
-            Some(from.v6()?)
-        } else {
-            after.client_ip.filter(|_| is(flag::SAME_IP))
+        let client_ip = match flags & flag::V6 {
+            flag::V6 => Some(from.v6()?),
+            flag::V4 => Some(from.v4()?),
+            flag::SAME_IP => after.client_ip,
+            _ => None,
         };
         let relay = if is(flag::SAME_RELAY) { after.relay } else { from.byte()? };
         let recipients = if is(flag::ONE_RECIPIENT) { 1 } else { from.u32()? };
         let new = if is(flag::ALL_NEW) { recipients } else { from.u32()? };
         let refused = if is(flag::REFUSED) { from.u32()? } else { 0 };
-        let many = is(flag::DOMAINS);
-        let domains = if many { from.count(DOMAINS_MAX, 2)? } else { usize::from(is(flag::ONE_DOMAIN)) };
         let mut sent = Self {
             key,
             ts_ms,
@@ -419,7 +498,13 @@ impl Sent {
         if queue_id.as_ref().is_some_and(|q| q.len() > QUEUE_ID_MAX) {
             return Err(Unreadable("a long queue id"));
         }
-        sent.texts.set_queue_id(queue_id.as_deref());
+        sent.texts = if form < 3 {
+            Texts::of(queue_id.as_deref(), None, &[])
+        } else {
+            sent.unpack_texts(from, queue_id.as_deref(), after, is(flag::MORE))?
+        };
+        let many = is(flag::DOMAINS);
+        let domains = if many { from.count(DOMAINS_MAX, 2)? } else { usize::from(is(flag::ONE_DOMAIN)) };
         let mut all = 0u32;
         for _ in 0..domains {
             let domain = from.name()?;
@@ -431,5 +516,26 @@ impl Sent {
             sent.texts.push(&domain, n);
         }
         Ok(sent)
+    }
+
+    /// Queue id and fingerprints; the domains follow.
+    fn unpack_texts(
+        &self,
+        from: &mut Input<'_>,
+        queue_id: Option<&str>,
+        after: &Self,
+        is_more: bool,
+    ) -> Result<Texts, Unreadable> {
+        let more = if is_more { from.byte()? } else { 0 };
+        if more & !more::ALL != 0 {
+            return Err(Unreadable("another version"));
+        }
+        let content = match more & (more::CONTENT | more::SAME_CONTENT) {
+            0 => None,
+            more::CONTENT => Some(u32::from_le_bytes(from.array()?)),
+            _ => after.content(),
+        };
+        let known = if more & more::PRINTS != 0 { from.count(PRINTS_MAX, 4)? } else { self.prints_expected() };
+        Ok(Texts::of(queue_id, content, from.take(4 * known)?))
     }
 }

@@ -436,7 +436,7 @@ impl Shard {
             pattern: incident.pattern,
             evidence: Vec::new(),
             relays: incident.totals.relays(account.relay_names()),
-            burst: incident.totals.burst(),
+            burst: incident.totals.burst(self.policy.tells_recipients()),
             action: Action::None,
             exempt: None,
             heartbeat: false,
@@ -520,7 +520,7 @@ impl Shard {
         incident.score = rounded(weighed.stated(t));
         incident.pattern = evidence::pattern(weighed, bar.stratum);
         let (id, score, pattern) = (incident.id.to_string(), incident.score, incident.pattern);
-        let burst = incident.totals.burst();
+        let burst = incident.totals.burst(self.policy.tells_recipients());
         let relays = account.incident.as_ref().map(|i| i.totals.relays(account.relay_names())).unwrap_or_default();
         let heartbeat = beat::is_beat(account.name());
         out.push(Alert {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-use super::groups::{Groups, networks};
+use super::groups::{Groups, contents, networks};
 use super::notice::{Notice, Said};
 use super::record::{ALERT, INCIDENT, Incident, Kept, Record, Stage, State};
 use super::webhook::grouping::Told;
@@ -234,6 +234,13 @@ impl Incident {
             recipients: 0,
             messages: 0,
             networks: networks(alert),
+            contents: contents(alert),
+            new_recipient_fingerprints: alert
+                .burst
+                .iter()
+                .flat_map(|b| &b.new_recipient_fingerprints)
+                .cloned()
+                .collect(),
             campaign: None,
             anomaly: None,
             told: BTreeMap::new(),

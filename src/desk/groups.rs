@@ -1,8 +1,14 @@
 //! What incidents have in common: campaigns, and shifts of the whole stream. Pure; time is event time.
 //!
-//! * A *campaign*: at least [`ACCOUNTS`] accounts flagged within [`TOGETHER_S`] from one client network (/24, /48), or of one
-//!   tenant. A million accounts suffer some ten hijacks a day: three within an hour that share a /24 by chance are not met in
-//!   years. Networks that many share by their nature are in `detect.shared_networks`.
+//! * A *campaign*: at least [`ACCOUNTS`] accounts flagged within [`TOGETHER_S`] from one client network (/24, /48), with one
+//!   content, to overlapping lists of recipients, or of one tenant. A million accounts suffer some ten hijacks a day: three within
+//!   an hour that share a /24 by chance are not met in years. Networks that many share by their nature are in
+//!   `detect.shared_networks`.
+//!   - A *content* counts where it makes at least one in [`CARRIES`] of the burst's messages. What the account had long sent before is
+//!     not in the alert: an empty message, a holiday notice, its own newsletter.
+//!   - *Lists* overlap where at least [`SHARED`] of the [`bottom::KEPT`] smallest fingerprints of both bursts' new recipients
+//!     together lie in both: an estimated quarter of all. Strangers that two accounts have in common by chance are a few large
+//!     receivers' role addresses. That four of sixteen fingerprints of 32 bits agree by chance needs lists of millions.
 //! * An *anomaly*: at least [`MANY`] accounts flagged within [`SHIFT_S`], and so many more than this fleet's own last week has
 //!   that chance makes it once in a million (negative binomial, [`crate::core::tail::gamma_poisson`]). Then a receiver is out, a
 //!   relay is listed, or a log has changed its form: one thing to look at, not a thousand.
@@ -10,11 +16,12 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::notice::{self, ACCOUNTS_MAX, AccountShare, Notice, NoticeKind, Reason};
 use super::record::{Anomaly, Incident};
-use crate::core::alert::{Action, Alert, Severity};
+use crate::core::alert::{Action, Alert, Burst, Severity};
+use crate::core::bottom::{self, Bottom};
 use crate::core::tail;
 use crate::event::Timestamp;
 
@@ -22,6 +29,14 @@ use crate::event::Timestamp;
 pub const ACCOUNTS: usize = 3;
 /// How near to each other they must be flagged, in seconds.
 pub const TOGETHER_S: u32 = 3600;
+/// A content carries a burst where it makes at least one message in so many.
+pub const CARRIES: u64 = 4;
+/// Smallest fingerprints of new recipients that two bursts share where their lists overlap.
+pub const SHARED: usize = 4;
+/// Lists that a burst is held against at most: the last ones.
+const LISTS_MAX: usize = 1000;
+/// What accounts have in common that a campaign says at most.
+const REASONS_MAX: usize = 8;
 /// Accounts flagged within [`SHIFT_S`] that make an anomaly, at least.
 pub const MANY: usize = 30;
 /// See [`MANY`], in seconds.
@@ -62,6 +77,8 @@ pub struct Groups {
     by_key: HashMap<String, Vec<Flag>>,
     /// Incident to campaign, of those that lie under a key.
     campaigns: HashMap<String, String>,
+    /// The lists of the last bursts: event time, whom they went to, and under which key.
+    lists: VecDeque<(i64, Bottom, String)>,
     newest_ms: i64,
     swept_ms: i64,
     /// Flags of the last week, and whether they tell what is normal.
@@ -80,6 +97,16 @@ pub fn networks(alert: &Alert) -> Vec<String> {
     networks
 }
 
+/// The contents that carry an incident's burst.
+pub fn contents(alert: &Alert) -> Vec<String> {
+    let carries = |burst: &Burst, messages: u64| messages.saturating_mul(CARRIES) >= burst.messages;
+    let of = |burst: &Burst| {
+        let carrying = burst.contents.iter().filter(|c| carries(burst, c.messages));
+        carrying.map(|c| c.fingerprint.clone()).collect()
+    };
+    alert.burst.as_ref().map(of).unwrap_or_default()
+}
+
 fn network(ip: IpAddr) -> String {
     match ip.to_canonical() {
         IpAddr::V4(v4) => {
@@ -91,15 +118,6 @@ fn network(ip: IpAddr) -> String {
             format!("{a:x}:{b:x}:{c:x}::/48")
         }
     }
-}
-
-fn keys(incident: &Incident) -> Vec<String> {
-    let mut keys: Vec<String> = incident.networks.iter().map(|n| format!("network {n}")).collect();
-    // An account that is its own customer shares that with nobody.
-    if !incident.tenant.is_empty() && incident.tenant != incident.account {
-        keys.push(format!("tenant {}", incident.tenant));
-    }
-    keys
 }
 
 impl Groups {
@@ -118,7 +136,40 @@ impl Groups {
         self.anomaly.as_ref().filter(|a| a.until.is_none())
     }
 
-    fn remember(&mut self, incident: &Incident, recipients: u64, facts: Vec<String>) {
+    /// What an incident may share with others, of which one may be all that a campaign has in common.
+    fn keys(&mut self, incident: &Incident) -> Vec<String> {
+        let mut keys: Vec<String> = incident.networks.iter().map(|n| format!("network {n}")).collect();
+        keys.extend(incident.contents.iter().map(|c| format!("content {c}")));
+        keys.extend(self.list(incident).map(|first| format!("list {first}")));
+        // An account that is its own customer shares that with nobody.
+        if !incident.tenant.is_empty() && incident.tenant != incident.account {
+            keys.push(format!("tenant {}", incident.tenant));
+        }
+        keys
+    }
+
+    /// The incident whose list of recipients this one's overlaps, or that of one that overlaps it, …: the first one; itself where
+    /// there is none.
+    fn list(&mut self, incident: &Incident) -> Option<String> {
+        let prints = incident.new_recipient_fingerprints.iter().take(bottom::KEPT);
+        let ours: Bottom = prints.filter_map(|p| u32::from_str_radix(p, 16).ok()).collect();
+        if ours.hashes().len() < SHARED {
+            return None;
+        }
+        let ts_ms = incident.flagged.0;
+        let near = self.lists.iter().filter(|(at_ms, ..)| ts_ms.abs_diff(*at_ms) <= u64::from(TOGETHER_S) * 1000);
+        let alike = near.filter(|(_, theirs, _)| ours.shared(theirs) >= SHARED).map(|(.., first)| first.clone()).next();
+        let first = alike.unwrap_or_else(|| incident.id.clone());
+        if self.lists.len() == LISTS_MAX {
+            self.lists.pop_front();
+        }
+        self.lists.push_back((ts_ms, ours, first.clone()));
+        Some(first)
+    }
+
+    /// Returns what it may share with others.
+    fn remember(&mut self, incident: &Incident, recipients: u64, facts: Vec<String>) -> Vec<String> {
+        let mut keys = Vec::new();
         let ts_ms = incident.flagged.0;
         self.newest_ms = self.newest_ms.max(ts_ms);
         let flag = Flag {
@@ -128,8 +179,9 @@ impl Groups {
         };
         // In an anomaly everybody has everything in common.
         if incident.anomaly.is_none() {
-            for key in keys(incident) {
-                self.by_key.entry(key).or_default().push(flag.clone());
+            keys = self.keys(incident);
+            for key in &keys {
+                self.by_key.entry(key.clone()).or_default().push(flag.clone());
             }
             if let Some(campaign) = &incident.campaign {
                 self.campaigns.insert(incident.id.clone(), campaign.clone());
@@ -138,6 +190,7 @@ impl Groups {
         self.times.push_back((ts_ms, incident.anomaly.is_none()));
         self.recent.push_back((ts_ms, incident.id.clone(), facts));
         self.sweep();
+        keys
     }
 
     /// Lets go what is too old to be grouped with.
@@ -158,51 +211,52 @@ impl Groups {
                 flags.retain(|f| f.ts_ms >= before_ms);
                 !flags.is_empty()
             });
-            let alive: hashbrown::HashSet<&str> = self.by_key.values().flatten().map(|f| &*f.share.incident).collect();
+            let alive: HashSet<&str> = self.by_key.values().flatten().map(|f| &*f.share.incident).collect();
             self.campaigns.retain(|incident, _| alive.contains(&**incident));
+            self.lists.retain(|(ts_ms, ..)| *ts_ms >= before_ms);
         }
     }
 
     /// Takes a new incident, and says what it has in common with others. `by` names the program.
     pub fn take(&mut self, incident: &Incident, alert: &Alert, by: &str) -> Grouped {
         let mut grouped = Grouped::default();
-        self.remember(incident, alert.burst.as_ref().map_or(0, |b| b.recipients), facts(alert));
+        let keys = self.remember(incident, alert.burst.as_ref().map_or(0, |b| b.recipients), facts(alert));
         self.shift(incident.flagged, by, &mut grouped);
         if self.anomaly().is_none() {
-            self.join(incident, by, &mut grouped);
+            self.join(&keys, incident.flagged, by, &mut grouped);
         }
         grouped
     }
 
-    fn join(&mut self, incident: &Incident, by: &str, grouped: &mut Grouped) {
+    fn join(&mut self, keys: &[String], ts: Timestamp, by: &str, grouped: &mut Grouped) {
         let before_ms = self.newest_ms - i64::from(TOGETHER_S) * 1000;
-        for key in keys(incident) {
-            let Some(flags) = self.by_key.get_mut(&key) else { continue };
+        let mut shared: Vec<(usize, &str)> = Vec::new();
+        for key in keys {
+            let Some(flags) = self.by_key.get_mut(key) else { continue };
             flags.retain(|f| f.ts_ms >= before_ms);
-            let mut accounts: Vec<&str> = flags.iter().map(|f| &*f.share.account).collect();
-            accounts.sort_unstable();
-            accounts.dedup();
-            let count = accounts.len();
-            if count < ACCOUNTS {
-                continue;
+            let accounts: HashSet<&str> = flags.iter().map(|f| &*f.share.account).collect();
+            if accounts.len() >= ACCOUNTS {
+                shared.push((accounts.len(), key));
             }
-            let known = flags.iter().find_map(|f| self.campaigns.get(&f.share.incident)).cloned();
-            let campaign = match &known {
-                Some(known) => known.clone(),
-                None => {
-                    let first = flags.first().map(|f| f.share.incident.clone()).unwrap_or_default();
-                    notice::id('c', &[&key, &first])
-                }
-            };
-            for flag in flags.iter().filter(|f| !self.campaigns.contains_key(&f.share.incident)) {
-                grouped.joined.push((flag.share.incident.clone(), campaign.clone()));
-            }
-            if known.is_none() {
-                grouped.notices.push(formed(&key, &campaign, flags, count, incident.flagged, by));
-            }
-            self.campaigns.extend(grouped.joined.iter().cloned());
-            return;
         }
+        let Some(&(_, first_key)) = shared.first() else { return };
+        let mut met = HashSet::new();
+        let flags = shared.iter().filter_map(|(_, key)| self.by_key.get(*key)).flatten();
+        let mut members: Vec<&Flag> = flags.filter(|f| met.insert(&*f.share.incident)).collect();
+        members.sort_by_key(|f| f.ts_ms);
+        let known = members.iter().find_map(|f| self.campaigns.get(&f.share.incident)).cloned();
+        let campaign = known.clone().unwrap_or_else(|| {
+            let first = members.first().map(|f| f.share.incident.clone()).unwrap_or_default();
+            notice::id('c', &[first_key, &first])
+        });
+        let alone = members.iter().filter(|f| !self.campaigns.contains_key(&f.share.incident));
+        grouped.joined = alone.map(|f| (f.share.incident.clone(), campaign.clone())).collect();
+        if known.is_none() {
+            // What most have in common first; of equals in the order of keys.
+            shared.sort_by_key(|(accounts, _)| std::cmp::Reverse(*accounts));
+            grouped.notices.push(formed(&shared, &campaign, &members, ts, by));
+        }
+        self.campaigns.extend(grouped.joined.iter().cloned());
     }
 
     /// Before an incident is taken that was flagged at `ts`: whether the anomaly is over by then.
@@ -280,6 +334,7 @@ impl Groups {
         grouped.anomaly = Some(anomaly.clone());
         self.anomaly = Some(anomaly);
         self.by_key.clear();
+        self.lists.clear();
         self.campaigns.clear();
     }
 
@@ -325,32 +380,37 @@ fn rounded(x: f64) -> f64 {
     (x * 100.0).round() / 100.0
 }
 
-fn formed(key: &str, campaign: &str, flags: &[Flag], count: usize, ts: Timestamp, by: &str) -> Notice {
-    let (what, name) = key.split_once(' ').unwrap_or((key, ""));
+fn formed(shared: &[(usize, &str)], campaign: &str, members: &[&Flag], ts: Timestamp, by: &str) -> Notice {
+    let reason = |&(accounts, key): &(usize, &str)| {
+        let (what, name) = key.split_once(' ').unwrap_or((key, ""));
+        let (signal, of) = match what {
+            "content" => ("same_content", format!("{accounts} accounts that sent the same content ({name})")),
+            "list" => ("same_recipients", format!("{accounts} accounts whose new recipients overlap")),
+            _ => (&*format!("same_{what}"), format!("{accounts} accounts of the same {what} ({name})")),
+        };
+        Reason {
+            signal: signal.to_owned(),
+            window_s: TOGETHER_S,
+            observed: accounts as f64,
+            expected: 1.0,
+            limit: ACCOUNTS as f64,
+            weight: 0.0,
+            text: format!("{of} were flagged within {} h; {ACCOUNTS} would have sufficed", TOGETHER_S / 3600),
+        }
+    };
     Notice {
         v: 1,
         id: notice::id('n', &["campaign", campaign]),
         kind: NoticeKind::Campaign,
         ts,
-        severity: flags.iter().map(|f| f.severity).max().unwrap_or(Severity::Warning),
+        severity: members.iter().map(|f| f.severity).max().unwrap_or(Severity::Warning),
         account: None,
         tenant: None,
         relay: None,
         incident: campaign.to_owned(),
         campaign: Some(campaign.to_owned()),
-        accounts: flags.iter().take(ACCOUNTS_MAX).map(|f| f.share.clone()).collect(),
-        evidence: vec![Reason {
-            signal: format!("same_{what}"),
-            window_s: TOGETHER_S,
-            observed: count as f64,
-            expected: 1.0,
-            limit: ACCOUNTS as f64,
-            weight: 0.0,
-            text: format!(
-                "{count} accounts of the same {what} ({name}) were flagged within {} h; {ACCOUNTS} would have sufficed",
-                TOGETHER_S / 3600
-            ),
-        }],
+        accounts: members.iter().take(ACCOUNTS_MAX).map(|f| f.share.clone()).collect(),
+        evidence: shared.iter().take(REASONS_MAX).map(reason).collect(),
         relays: Vec::new(),
         action: Action::None,
         by: by.to_owned(),
@@ -358,132 +418,4 @@ fn formed(key: &str, campaign: &str, flags: &[Flag], count: usize, ts: Timestamp
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::desk::book::Book;
-    use crate::desk::book::tests::flagged;
-    use crate::desk::record::Record;
-
-    const MINUTE: i64 = 60_000;
-
-    /// Takes alerts and gives what the desk says of them.
-    fn said(book: &mut Book, alerts: impl IntoIterator<Item = Alert>) -> Vec<Notice> {
-        alerts.into_iter().flat_map(|a| book.take(a, 0, "test").notices).collect()
-    }
-
-    fn from(n: u32, at_ms: i64, ip: &str) -> Alert {
-        let mut alert = flagged(n, at_ms);
-        alert.burst.as_mut().unwrap().client_ips = vec![ip.to_owned()];
-        alert
-    }
-
-    #[test]
-    fn three_accounts_from_one_network_are_a_campaign_said_once() {
-        let mut book = Book::default();
-        let alerts = (0..6).map(|n| from(n, i64::from(n) * MINUTE, &format!("203.0.113.{n}")));
-        let notices = said(&mut book, alerts);
-        assert_eq!(notices.len(), 1, "{notices:#?}");
-        let notice = &notices[0];
-        assert_eq!(notice.kind, NoticeKind::Campaign);
-        let names: Vec<&str> = notice.accounts.iter().map(|a| &*a.account).collect();
-        assert_eq!(names, ["user0@t0.example", "user1@t1.example", "user2@t2.example"]);
-        assert_eq!((notice.evidence[0].signal.as_str(), notice.evidence[0].observed), ("same_network", 3.0));
-        for n in 0..6 {
-            assert_eq!(book.incident(&format!("i-{n}")).unwrap().campaign, notice.campaign, "{n}");
-        }
-    }
-
-    #[test]
-    fn far_apart_or_from_elsewhere_is_no_campaign() {
-        let mut book = Book::default();
-        let far = (0..6).map(|n| from(n, i64::from(n) * 40 * MINUTE, "203.0.113.9"));
-        assert_eq!(said(&mut book, far), []);
-        let mut book = Book::default();
-        let elsewhere = (0..6).map(|n| from(n, i64::from(n) * MINUTE, &format!("203.0.{n}.9")));
-        assert_eq!(said(&mut book, elsewhere), []);
-        // One account, again and again, is not several.
-        let mut book = Book::default();
-        let same = (0..6).map(|n| {
-            let mut alert = from(n, i64::from(n) * MINUTE, "203.0.113.9");
-            alert.account = "one@t.example".to_owned();
-            alert
-        });
-        assert_eq!(said(&mut book, same), []);
-    }
-
-    #[test]
-    fn accounts_of_one_tenant_are_a_campaign_unless_each_is_its_own() {
-        let of = |tenant: fn(&Alert) -> String| {
-            move |n: u32| {
-                let mut alert = from(n, 0, &format!("203.0.{n}.9"));
-                alert.tenant = tenant(&alert);
-                alert
-            }
-        };
-        let notices = said(&mut Book::default(), (0..3).map(of(|_| "school.example".to_owned())));
-        assert_eq!(notices[0].evidence[0].signal, "same_tenant");
-        assert_eq!(said(&mut Book::default(), (0..9).map(of(|a| a.account.clone()))), []);
-    }
-
-    #[test]
-    fn a_shift_of_the_stream_is_one_notice_that_says_what_is_common() {
-        let mut book = Book::default();
-        // A week in which two accounts are flagged a day.
-        let quiet = (0..14).map(|n| from(n, i64::from(n) * 12 * 60 * MINUTE, &format!("10.{n}.0.1")));
-        assert_eq!(said(&mut book, quiet), []);
-        let day = 7 * 24 * 60 * MINUTE;
-        let storm = (100..1100).map(|n| from(n, day + i64::from(n) * 300, &format!("10.{}.{}.1", n % 250, n / 250)));
-        let notices = said(&mut book, storm);
-        assert_eq!(notices.len(), 1, "{notices:#?}");
-        let notice = &notices[0];
-        assert_eq!((notice.kind, notice.severity), (NoticeKind::Anomaly, Severity::Critical));
-        assert_eq!(notice.evidence[0].observed, MANY as f64);
-        assert!(notice.evidence.iter().any(|r| r.text.contains("went through")), "{notice:#?}");
-        let anomaly = book.incident("i-1099").unwrap().anomaly.clone();
-        assert_eq!(anomaly.as_deref(), Some(&*notice.incident));
-        // When it is over, single flags are single flags again.
-        let after = (2000..2003).map(|n| from(n, day + 300 * MINUTE + i64::from(n) * MINUTE, "203.0.113.9"));
-        let notices = said(&mut book, after);
-        assert_eq!(notices.iter().map(|n| n.kind).collect::<Vec<_>>(), [NoticeKind::Campaign]);
-    }
-
-    #[test]
-    fn a_busy_fleet_is_no_anomaly() {
-        let mut book = Book::default();
-        // Forty in ten minutes, all week: as usual.
-        let busy = (0..8000).map(|n| from(n, i64::from(n) * 15_000, &format!("10.{}.{}.1", n % 250, n / 250 % 250)));
-        let notices = said(&mut book, busy);
-        assert!(notices.len() <= 1, "the first hours may surprise: {}", notices.len());
-    }
-
-    #[test]
-    fn whoever_takes_over_says_the_same() {
-        let alerts: Vec<Alert> = (0..200)
-            .map(|n| from(n, i64::from(n) * MINUTE, &format!("203.0.{}.9", n % 15)))
-            .chain((200..300).map(|n| from(n, 200 * MINUTE + i64::from(n) * 1000, "198.51.100.7")))
-            .collect();
-        let (mut one, mut topic) = (Book::default(), Vec::<Record>::new());
-        let mut whole = Vec::new();
-        for alert in &alerts {
-            let taken = one.take(alert.clone(), 0, "test");
-            whole.extend(taken.notices);
-            topic.extend(taken.records);
-        }
-        assert!(whole.len() > 3);
-        for cut in (0..alerts.len()).step_by(17) {
-            let (mut first, mut topic) = (Book::default(), Vec::<Record>::new());
-            let mut notices = Vec::new();
-            for alert in &alerts[..cut] {
-                let taken = first.take(alert.clone(), 0, "test");
-                notices.extend(taken.notices);
-                topic.extend(taken.records);
-            }
-            let mut next = Book::default();
-            topic.into_iter().for_each(|r| next.restore(r));
-            next.restored();
-            notices.extend(said(&mut next, alerts[cut..].iter().cloned()));
-            let ids = |notices: &[Notice]| notices.iter().map(|n| n.id.clone()).collect::<Vec<_>>();
-            assert_eq!(ids(&notices), ids(&whole), "taken over at {cut}");
-        }
-    }
-}
+mod tests;

@@ -91,6 +91,12 @@ pub struct Incident {
     pub messages: u64,
     /// Client networks that the burst came from: /24 and /48.
     pub networks: Vec<String>,
+    /// Contents that carried it when it was flagged, by their fingerprints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<String>,
+    /// The smallest fingerprints of its new recipients when it was flagged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new_recipient_fingerprints: Vec<String>,
     /// The campaign that it belongs to.
     pub campaign: Option<String>,
     /// The anomaly that it was flagged in.

@@ -5,7 +5,7 @@
 //! the two together, [`decide`] decides, [`measure`] is one
 //! thing that was decided, and [`standing`] all that is in force now: what every hand answers from. All of them are pure.
 //! [`signals`] reads the detectors' topic; [`follow`] brings what was decided from the desk topic to the [`board`] of every
-//! instance, from which its [`hands`] answer.
+//! instance, from which its [`hands`] answer. [`listing`] asks blocklists for the relays' addresses; the desk does not yet use it.
 
 pub mod board;
 pub mod burden;
@@ -13,6 +13,7 @@ pub mod decide;
 pub mod exposure;
 mod follow;
 pub mod hands;
+pub mod listing;
 pub mod measure;
 pub mod people;
 mod pulls;

@@ -342,7 +342,7 @@ fn incident(account: &Account, policy: &Policy) -> Option<IncidentView> {
         clears: Timestamp(incident.due_ms(policy.detect.quiet_s)),
         score: rounded(incident.score),
         pattern: incident.pattern,
-        burst: incident.totals.burst(),
+        burst: incident.totals.burst(policy.tells_recipients()),
         relays: incident.totals.relays(account.relay_names()),
     })
 }

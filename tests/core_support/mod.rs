@@ -41,6 +41,14 @@ pub fn send(ts: Timestamp, account: &str, ip: &str, queue_id: &str, relay: &str,
     event(ts, account, Kind::Send(send))
 }
 
+/// The same message, with the hash of what it says.
+pub fn saying(mut event: Event<'static>, content: &str) -> Event<'static> {
+    if let Kind::Send(send) = &mut event.kind {
+        send.content_hash = text(content);
+    }
+    event
+}
+
 /// The same, of which only the number of recipients is known.
 pub fn send_unnamed(ts: Timestamp, account: &str, ip: &str, queue_id: &str, count: u64) -> Event<'static> {
     let rcpts = Recipients { named: Vec::new(), count };

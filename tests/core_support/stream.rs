@@ -2,7 +2,7 @@
 
 use mailfuse::event::{Event, Timestamp};
 
-use super::{BEGIN_S, DAY_S, complaint, outcome, send};
+use super::{BEGIN_S, DAY_S, complaint, outcome, saying, send};
 use crate::common::Dice;
 
 pub const ACCOUNTS: u64 = 60;
@@ -23,14 +23,14 @@ pub fn stream() -> Vec<Event<'static>> {
         let queue_id = format!("Q{}", events.len());
         // The send names the first host; the outcome knows which one talked to the outside.
         let relay = format!("out-{}", random.below(4));
-        events.push(send(
-            Timestamp(ms),
-            &account,
-            ip,
-            &queue_id,
-            if a.is_multiple_of(3) { "gateway" } else { &relay },
-            rcpts,
-        ));
+        // Some systems hash what a message says: of a burst it is mostly one of three.
+        let content = match (a % 4, refused_in_100) {
+            (0, _) => String::new(),
+            (_, 1) => format!("{a}-{}", events.len() % 50),
+            _ => format!("{}", events.len() % 3),
+        };
+        let host = if a.is_multiple_of(3) { "gateway" } else { &relay };
+        events.push(saying(send(Timestamp(ms), &account, ip, &queue_id, host, rcpts), &content));
         for rcpt in rcpts {
             let reply = match random.below(100) {
                 x if x < refused_in_100 => "550 5.1.1 user unknown",

@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)] // Each test uses some of it; Clippy knows tests by their attribute only.
 
 use mailfuse::core::alert::{
-    Action, Alert, AlertKind, Burst, DomainShare, Evidence, Pattern, RelayShare, Severity, Signal,
+    Action, Alert, AlertKind, Burst, ContentShare, DomainShare, Evidence, Pattern, RelayShare, Severity, Signal,
 };
 use mailfuse::desk::webhook::body::{Counts, Incident, IncidentState, Message, What};
 use mailfuse::desk::webhook::settings::{Endpoint, Format, Url};
@@ -57,6 +57,8 @@ pub fn alert(kind: AlertKind, severity: Severity, account: &str) -> Alert {
             client_ips: (0..16).map(|n| format!("2001:db8::{n:x}")).collect(),
             top_domains: (0..10).map(|n| DomainShare { domain: format!("d{n}.example"), recipients: 31 }).collect(),
             queue_ids: (0..10).map(|n| format!("4XYZ{n}")).collect(),
+            contents: (0..8).map(|n| ContentShare { fingerprint: format!("5e07a1c{n}"), messages: 5 }).collect(),
+            new_recipient_fingerprints: (0..16).map(|n| format!("00a3f1{n:02x}")).collect(),
         }),
         action: if cleared { Action::None } else { Action::SuspendAccount },
         exempt: None,

@@ -130,6 +130,8 @@ impl Hijack {
                 client_ips: vec![],
                 top_domains: vec![],
                 queue_ids: vec![],
+                contents: vec![],
+                new_recipient_fingerprints: vec![],
             }),
             action: Action::SuspendAccount,
             exempt: None,

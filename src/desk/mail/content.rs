@@ -294,7 +294,7 @@ impl Content {
 }
 
 fn facts_of(burst: &Burst) -> Vec<(&'static str, String)> {
-    vec![
+    let mut facts = vec![
         ("Since", time(burst.first_ts)),
         ("Messages", number(burst.messages)),
         (
@@ -307,8 +307,11 @@ fn facts_of(burst: &Burst) -> Vec<(&'static str, String)> {
             ),
         ),
         ("Client addresses", list(&burst.client_ips)),
+        ("Content", clean(&burst.contents_text(), SENTENCE_CHARS)),
         ("Sample queue ids", list(&burst.queue_ids)),
-    ]
+    ];
+    facts.retain(|(name, value)| *name != "Content" || !value.is_empty());
+    facts
 }
 
 fn reason(evidence: &Evidence) -> Reason {

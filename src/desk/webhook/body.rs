@@ -293,6 +293,7 @@ impl Face {
             facts.push(("Recipients", format!("{recipients}, {new} of them new, {} refused", number(burst.bounced))));
             facts.push(("Messages", number(burst.messages)));
             facts.push(("From", list(burst.client_ips.iter())));
+            facts.push(("Content", clean(&burst.contents_text(), SENTENCE_CHARS)));
         }
         facts.push(("Relays", list(telling.relays.iter().map(|share| &share.relay))));
         facts.push(("Do", action(newest.action).to_owned()));

@@ -137,6 +137,8 @@ fn burst(alert: &mut Alert, queue_ids: usize, others: usize) {
         burst.queue_ids.truncate(queue_ids);
         burst.client_ips.truncate(others);
         burst.top_domains.truncate(others);
+        burst.contents.truncate(others);
+        burst.new_recipient_fingerprints.truncate(others);
     }
 }
 

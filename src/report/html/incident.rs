@@ -50,6 +50,7 @@ impl Page<'_> {
                     (self.names_table("Recipient domains", "domain", Name::Domain, &detail.domains, "recipient"))
                     (self.names_table("Envelope senders", "sender", Name::Sender, &detail.senders, "message"))
                     (self.queue_ids(detail))
+                    (self.contents(incident.gravest()))
                 }
                 (self.replies("What remote servers said", &detail.replies))
             }
@@ -221,6 +222,19 @@ impl Page<'_> {
                         }
                         (more_row(cut, 2, one, unit))
                     }
+                }
+            }
+        }
+    }
+
+    fn contents(&self, alert: &Alert) -> Markup {
+        let text = alert.burst.as_ref().map(|burst| burst.contents_text()).unwrap_or_default();
+        html! {
+            @if !text.is_empty() {
+                div.block {
+                    h3 { "Content" }
+                    p.ids { (text) }
+                    p.hint { "By fingerprint, as far as the account had not sent it long before; by the alert." }
                 }
             }
         }
