@@ -9,12 +9,16 @@ mod core_support;
 use std::sync::Arc;
 
 use core_support::stream::{name, stream};
-use core_support::{BEGIN_S, DAY_S, Detector, at, policy, send, stored};
-use mailfuse::core::alert::{Alert, AlertKind, Severity, Signal};
+use core_support::{BEGIN_S, DAY_S, Detector, at, outcome, policy, send, stored};
+use mailfuse::core::alert::{Alert, AlertKind, Signal};
+use mailfuse::core::decided::Bar;
 use mailfuse::core::decision::{BadDecisions, Decisions, What};
 use mailfuse::core::policy::{Detect, Policy};
+use mailfuse::core::scope::Scope;
 use mailfuse::core::verdict::Stratum;
+use mailfuse::core::window::Counters;
 use mailfuse::event::{Event, Timestamp};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn default_policy() -> Arc<Policy> {
@@ -46,36 +50,118 @@ fn run(events: &[Event<'_>], policy: &Arc<Policy>, decided: &[Arc<Decisions>]) -
     (std::mem::take(&mut d.alerts), d)
 }
 
-fn kinds(alerts: &[Alert]) -> Vec<(AlertKind, Severity)> {
-    alerts.iter().map(|a| (a.kind, a.severity)).collect()
-}
-
 fn text(alerts: &[Alert]) -> Vec<String> {
     alerts.iter().map(|a| serde_json::to_string(a).unwrap()).collect()
 }
 
-#[test]
-fn an_exempt_account_raises_nothing_and_learns_all_the_same() {
-    let policy = default_policy();
-    let who = name(0);
-    let events = of(&who);
-    let (alerts, _) = run(&events, &policy, &[]);
-    let flags: Vec<&Alert> = alerts.iter().filter(|a| a.kind == AlertKind::Flagged).collect();
-    assert!(flags.len() >= 2, "{:?}", kinds(&alerts));
-    let all = json!([{"what": "exempt", "from": time(BEGIN_S * 1000), "until": time((BEGIN_S + 90 * DAY_S) * 1000)}]);
-    let (none, exempt) = run(&events, &policy, &[decisions(&who, all)]);
-    assert_eq!(kinds(&none), []);
-    let account = exempt.shard.account(&who).unwrap();
-    assert!(account.contacts().len() > 100, "{}", account.contacts().len());
-    // Until right before the second flag, or to it: `until` is the first moment that does not count.
-    for (until_ms, said) in [(flags[1].ts.0, true), (flags[1].ts.0 + 1, false)] {
-        let list = json!([{"what": "exempt", "from": time(BEGIN_S * 1000), "until": time(until_ms)}]);
-        let (alerts, _) = run(&events, &policy, &[decisions(&who, list)]);
-        assert_eq!(alerts.first().is_some_and(|a| a.ts == flags[1].ts), said, "{:?}", alerts.first());
+/// Mail to a few colleagues on each of twelve days, and then `n` messages to strangers from where it always is.
+fn strangers(account: &str, ip: &str, n: u32, kind: impl Fn(u32) -> Vec<String>) -> Vec<Event<'static>> {
+    let mut events = Vec::new();
+    for day in 0..12 {
+        for i in 0..5 {
+            let rcpts = [format!("colleague{i}@customer.example")];
+            let ts = at(BEGIN_S + day * DAY_S + 36_000 + i * 600);
+            events.push(send(ts, account, "10.1.0.7", &format!("d{day}-{i}"), "out-1", &rcpts));
+            events.push(outcome(ts, account, &format!("d{day}-{i}"), "out-1", &rcpts[0], ""));
+        }
     }
-    // Of another account it says nothing.
-    let other = json!([{"what": "exempt", "from": 0, "until": 9_999_999_999_u64}]);
-    assert_eq!(text(&run(&events, &policy, &[decisions(&name(5), other)]).0), text(&alerts));
+    for i in 0..n {
+        let ts = Timestamp((BEGIN_S + 12 * DAY_S + 36_000) * 1000 + i64::from(i) * 50);
+        events.push(send(ts, account, ip, &format!("s{i}"), "out-1", &kind(i)));
+    }
+    events
+}
+
+fn one_stranger(i: u32) -> Vec<String> {
+    vec![format!("stranger{i}@far{}.example", i % 5)]
+}
+
+/// How many of the messages to strangers it takes to the first flag.
+fn messages_to_flag(events: &[Event<'_>], policy: &Arc<Policy>, decided: &[Arc<Decisions>]) -> Option<(u32, Alert)> {
+    let mut d = Detector::new(policy, BEGIN_S - 90 * DAY_S);
+    decided.iter().for_each(|one| d.shard.decide(Arc::clone(one)));
+    let mut strangers = 0;
+    for event in events {
+        strangers += d.step(event).new_recipients.min(1) * u32::from(event.ts >= at(BEGIN_S + 12 * DAY_S));
+        if let Some(alert) = d.alerts.pop() {
+            return Some((strangers, alert));
+        }
+    }
+    None
+}
+
+fn exempt(factor: Value, until_s: i64) -> Value {
+    json!([{"what": "exempt", "factor": factor, "from": 0, "until": until_s, "by": "ann"}])
+}
+
+const LONG_S: i64 = BEGIN_S + 63 * DAY_S;
+
+#[test]
+fn an_exemption_multiplies_the_limit_and_what_goes_beyond_says_so() {
+    let policy = default_policy();
+    let who = "info@customer.example";
+    let events = strangers(who, "10.1.0.7", 1200, one_stranger);
+    let (plain, alert) = messages_to_flag(&events, &policy, &[]).unwrap();
+    assert!(plain > 3, "{plain}");
+    assert_eq!(alert.exempt, None);
+    assert!(!serde_json::to_string(&alert).unwrap().contains("exempt"));
+    for factor in [2.0, 4.0, 10.0] {
+        let decided = [decisions(who, exempt(json!(factor), LONG_S))];
+        let (with, alert) = messages_to_flag(&events, &policy, &decided).unwrap();
+        // The limit lies somewhere above one message less.
+        let factor_whole = factor as u32;
+        assert!((plain - 1) * factor_whole < with && with <= plain * factor_whole, "{plain}, {with} at {factor}");
+        let told = alert.exempt.as_ref().unwrap();
+        assert_eq!((&*told.scope, &*told.name, told.factor, told.until), ("account", who, factor, at(LONG_S)));
+        assert_eq!(told.by.as_deref(), Some("ann"));
+        let new = alert.evidence.iter().find(|e| e.signal == Signal::NewRecipients).unwrap();
+        assert_eq!(new.observed, f64::from(with));
+        assert!([with - 1, with].map(f64::from).contains(&new.limit), "{new:?}");
+        let says = format!("(limits times {factor}: exempt until 2026-03-09)");
+        assert!(new.text.contains(&says), "{}", new.text);
+    }
+    // Without a factor it is ten; of several the largest counts, never the product.
+    let list = json!([
+        {"what": "exempt", "factor": 3, "from": 0, "until": LONG_S},
+        {"what": "exempt", "from": 0, "until": LONG_S},
+    ]);
+    let ten = messages_to_flag(&events, &policy, &[decisions(who, exempt(json!(10), LONG_S))]).unwrap().0;
+    assert_eq!(messages_to_flag(&events, &policy, &[decisions(who, list)]).unwrap().0, ten);
+    // It counts until its end, and of another account it says nothing.
+    let over =
+        [decisions(who, exempt(json!(10), BEGIN_S + 12 * DAY_S)), decisions("a@b.example", exempt(json!(10), LONG_S))];
+    assert_eq!(messages_to_flag(&events, &policy, &over).unwrap().0, plain);
+}
+
+/// Whatever the factor: what is counted divided by it is what would be counted without it, and one less is not.
+#[test]
+fn limits_of_all_counts_are_multiplied() {
+    let policy = default_policy();
+    let mut detector = Detector::new(&policy, BEGIN_S - 90 * DAY_S);
+    let who = "info@customer.example";
+    strangers(who, "10.1.0.7", 1, one_stranger).iter().for_each(|e| _ = detector.step(e));
+    let account = detector.shard.account(who).unwrap();
+    proptest!(|(whole in 1_u32..100_000, factor in 1.01_f64..10.0)| {
+        let factor = (factor * 100.0).round() / 100.0;
+        // The smallest count that is `whole` times the factor.
+        let needed = (f64::from(whole) * factor - 1e-6).ceil() as u32;
+        let mut d = Detector::new(&policy, BEGIN_S - 90 * DAY_S);
+        d.shard.decide(decisions(who, exempt(json!(factor), LONG_S)));
+        let bar = d.shard.bar(&account);
+        let all = |n: u32| Counters {
+            messages: n, recipients: n, volume: n, new_recipients: n, new_damped: n, new_foreign: n,
+            refused_quarters: 4 * n, refused: n, answered: n, complaints: n,
+        };
+        let (at_limit, below) = (bar.counts_as(&account, 0, all(needed)), bar.counts_as(&account, 0, all(needed - 1)));
+        prop_assert_eq!(at_limit.new_damped, whole);
+        prop_assert_eq!(below.new_damped, whole - 1);
+        for (c, n) in [(at_limit, whole), (below, whole - 1)] {
+            prop_assert_eq!([c.messages, c.recipients, c.volume, c.new_recipients, c.new_foreign, c.refused, c.complaints], [n; 7]);
+            prop_assert_eq!(c.refused_quarters, 4 * n);
+            prop_assert!(c.answered >= n && c.answered <= n + 1);
+        }
+        prop_assert_eq!(Bar::plain(&policy, Stratum::New).counts_as(&account, 0, all(whole)), all(whole));
+    });
 }
 
 #[test]
@@ -195,8 +281,8 @@ fn a_list_replaces_the_one_before_and_an_open_incident_notices() {
     d.shard.decide(close(active_ms + 7_200_000));
     d.tick((active_ms + 60_000) / 1000 + 400);
     assert_eq!(d.alerts.len(), said, "the first list is gone");
-    d.shard.decide(Arc::new(Decisions::none(who)));
-    assert!(d.shard.decisions(who).is_none());
+    d.shard.decide(Arc::new(Decisions::none(Scope::new("account", who).unwrap())));
+    assert!(d.shard.decisions(&d.shard.account(who).unwrap()).is_empty());
     d.tick(active_ms / 1000 + 7200 + 400);
     assert_eq!(d.alerts.len(), said, "the list was taken back");
     d.shard.decide(close(active_ms + 10_800_000));
@@ -210,26 +296,56 @@ fn records_are_read_and_written_and_errors_name_the_place() {
     let record = br#"{"v":1.0,"account":"A@B.example","more":[1],"decisions":[
         {"what":"tolerate","decades":2,"from":"2026-03-02T08:00:00+01:00","until":1800000000.5,"x":{}},
         {"what":"pin","stratum":"established","from":1700000000,"until":1700000000001,"by":null},
-        {"what":"close","incident":"i-1","from":1700000000123,"until":"no time","note":"caf\u00e9"}]}"#;
+        {"what":"close","incident":"i-1","from":1700000000123,"until":"no time","note":"caf\u00e9"},
+        {"id":"d-1","what":"hijack","incident":"i-1","from":1700000000123},
+        {"what":"exempt","factor":null,"from":1,"until":2}]}"#;
     let read = Decisions::parse(record).unwrap();
-    assert_eq!(&*read.account, "a@b.example");
+    assert_eq!(read.scope, Scope::Account("a@b.example".into()));
     assert_eq!(read.decisions[0].what, What::Tolerate { decades: 2.0 });
     assert_eq!(read.decisions[0].from.to_string(), "2026-03-02T07:00:00.000Z");
     assert_eq!(read.decisions[1].what, What::Pin { stratum: Stratum::Established });
     assert_eq!((read.decisions[2].until, read.decisions[2].note.as_deref()), (None, Some("café")));
+    assert_eq!(read.decisions[3].what, What::Hijack { incident: "i-1".to_owned() });
+    assert_eq!((read.decisions[3].until, read.decisions[3].id.as_deref()), (None, Some("d-1")));
+    assert_eq!(read.decisions[4].what, What::Exempt { factor: 10.0 });
     assert_eq!(Decisions::parse(serde_json::to_string(&read).unwrap().as_bytes()).unwrap(), read);
     let long = "x".repeat(1025);
     let one = |decision: &str| format!(r#"{{"v":1,"account":"a@b.c","decisions":[{decision}]}}"#);
+    let about = |scope: &str, decision: &str| {
+        one(decision).replace(r#""account":"a@b.c""#, &format!(r#""{scope}":"a.example""#))
+    };
     for (record, message) in [
         ("{".to_owned(), "no control record: EOF"),
         ("[1,\"a@b.c\",[]]".to_owned(), "no control record: not a JSON object"),
         ("\u{1}".to_owned(), "no control record: "),
         (r#"{"account":"a@b.c","decisions":[]}"#.to_owned(), "`v` is not 1"),
         (r#"{"v":2,"account":"a@b.c","decisions":[]}"#.to_owned(), "`v` is not 1"),
-        (r#"{"v":1,"decisions":[]}"#.to_owned(), "`account`: must be a name"),
+        (r#"{"v":1,"decisions":[]}"#.to_owned(), "must be about one of `account`, `tenant`, `domain` and `network`"),
+        (r#"{"v":1,"account":"a","tenant":"b","decisions":[]}"#.to_owned(), "must be about one of"),
+        (r#"{"v":1,"account":7,"decisions":[]}"#.to_owned(), "`account`: must be a name"),
+        (r#"{"v":1,"account":"scope:x","decisions":[]}"#.to_owned(), "`account`: must be a name that does not"),
+        (r#"{"v":1,"domain":"a@b","decisions":[]}"#.to_owned(), "`domain`: must be a domain"),
+        (r#"{"v":1,"network":"192.0.2.1","decisions":[]}"#.to_owned(), "`network`: must be a network"),
         (r#"{"v":1,"account":"a@b.c"}"#.to_owned(), "`decisions`: must be a list of at most 100"),
-        (one(r#"{"what":"forgive","from":1,"until":2}"#), "decision 1: `what`: must be exempt, tolerate, pin or close"),
-        (one(r#"{"from":1,"until":2}"#), "decision 1: `what`: "),
+        (one(r#"{"from":1,"until":2}"#), "decision 1: `what`: must be exempt, tolerate, pin, close or hijack"),
+        (one("[1]"), "no control record: not a JSON object"),
+        (
+            about("tenant", r#"{"what":"close","incident":"i","from":1}"#),
+            "decision 1: `what`: about a tenant or a domain",
+        ),
+        (
+            about("domain", r#"{"what":"hijack","incident":"i","from":1}"#),
+            "decision 1: `what`: about a tenant or a domain",
+        ),
+        (
+            about("network", r#"{"what":"tolerate","decades":1,"from":1,"until":2}"#).replace("a.example", "::/8"),
+            "decision 1: `what`: about a network it must be exempt",
+        ),
+        (one(r#"{"what":"exempt","factor":1,"from":1,"until":2}"#), "decision 1: `factor`: must be a number above 1"),
+        (one(r#"{"what":"exempt","factor":10.5,"from":1,"until":2}"#), "decision 1: `factor`: "),
+        (one(r#"{"what":"exempt","factor":"2","from":1,"until":2}"#), "decision 1: `factor`: "),
+        (one(r#"{"what":"hijack","from":1}"#), "decision 1: `incident`: "),
+        (one(&format!(r#"{{"id":"{}","what":"exempt","from":1,"until":2}}"#, &long[..65])), "decision 1: `id`: "),
         (one(r#"{"what":"exempt","until":2}"#), "decision 1: `from`: must be a time"),
         (one(r#"{"what":"exempt","from":1}"#), "decision 1: `until`: must be a time"),
         (one(r#"{"what":"exempt","from":2,"until":2}"#), "decision 1: `until`: must be after `from`"),
@@ -246,4 +362,14 @@ fn records_are_read_and_written_and_errors_name_the_place() {
     }
     let twice = Decisions::parse(one(r#"{"what":"exempt","what":"close","from":1,"until":2}"#).as_bytes());
     assert!(matches!(twice, Err(BadDecisions::Json(_))));
+}
+
+/// A newer program's record: what is not known changes nothing, is kept as it is, and the rest counts.
+#[test]
+fn a_decision_of_an_unknown_kind_leaves_the_others_in_force() {
+    let record = r#"{"v":1,"account":"a@b.c","decisions":[{"what":"forgive","how":[1,{"much":2}]},{"what":"exempt","from":1,"until":2}]}"#;
+    let read = Decisions::parse(record.as_bytes()).unwrap();
+    assert_eq!((read.decisions.len(), &read.unknown), (1, &vec![json!({"what": "forgive", "how": [1, {"much": 2}]})]));
+    assert!(!read.is_empty());
+    assert_eq!(Decisions::parse(serde_json::to_string(&read).unwrap().as_bytes()).unwrap(), read);
 }

@@ -14,6 +14,7 @@ use common::{Dice, shared};
 use core_support::stream::{ACCOUNTS, DAYS, SEED, name, stream};
 use core_support::{BEGIN_S, DAY_S, at, complaint, outcome, policy, send, stored};
 use mailfuse::core::alert::{Alert, AlertKind, Severity, Signal};
+use mailfuse::core::decided::Bar;
 use mailfuse::core::policy::{Detect, Policy};
 use mailfuse::core::shard::Shard;
 use mailfuse::core::verdict;
@@ -232,12 +233,12 @@ fn no_shortcut_changes_a_verdict() {
     for (i, event) in events.iter().enumerate() {
         shard.step(event, &mut out);
         let account = shard.account(event.account.as_deref().unwrap()).unwrap();
-        let t = verdict::threshold(&policy, account.stratum());
+        let (bar, t) = (Bar::plain(&policy, account.stratum()), verdict::threshold(&policy, account.stratum()));
         let windows = (0..policy.spans.all_s().len())
             .filter(|&w| policy.spans.all_s()[w] >= policy.detect.decide_from_s)
-            .map(|w| verdict::weigh(&account, &policy, t, w));
+            .map(|w| verdict::weigh(&account, &policy, &bar, w));
         let expected = windows.filter_map(|w| Some((w.severity(t)?, w.new_raw))).max_by(|a, b| a.0.cmp(&b.0));
-        let got = verdict::strongest(&account, &policy, t).map(|(_, severity)| severity);
+        let got = verdict::strongest(&account, &policy, &bar).map(|(_, severity)| severity);
         assert_eq!(got, expected.map(|e| e.0), "event {i} of {}", account.name());
         severe += usize::from(got.is_some());
         barely += usize::from(expected.is_some_and(|e| e.1 < 3.0));

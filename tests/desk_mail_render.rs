@@ -130,7 +130,6 @@ fn campaign() -> Message {
         }],
         relays: vec![],
         action: Action::SuspendAccount,
-        exempt: None,
         by: "mailfuse 0.1.0".into(),
     };
     let summary = notice.evidence[0].text.clone();

@@ -211,17 +211,23 @@ fn decisions(case: &Case, at: usize) -> Vec<String> {
     let mut seen = std::collections::BTreeSet::new();
     flagged.retain(|(_, account, _)| seen.insert(account.clone()));
     assert!(flagged.len() >= 4, "the case has too few flags after its middle: {flagged:?}");
-    let record =
-        |account: &str, decision: String| format!("{{\"v\":1,\"account\":\"{account}\",\"decisions\":[{decision}]}}");
+    let record = |scope: &str, name: &str, decision: String| {
+        format!("{{\"v\":1,\"{scope}\":\"{name}\",\"decisions\":[{decision}]}}")
+    };
+    let domain = |account: &str| account.rsplit_once('@').map_or(account, |(_, domain)| domain).to_owned();
     let span = format!("\"from\":{from_s:.3},\"until\":{until_s:.3}");
     let mut records = Vec::new();
     for (n, (ts, account, incident)) in flagged.iter().enumerate() {
         records.push(match n % 4 {
-            0 => record(account, format!("{{\"what\":\"exempt\",{span},\"by\":\"ann\"}}")),
-            1 => record(account, format!("{{\"what\":\"tolerate\",\"decades\":5,{span}}}")),
-            2 => record(account, format!("{{\"what\":\"pin\",\"stratum\":\"bulk\",{span}}}")),
-            // Closed at the moment of its flag, long before it would be quiet.
-            _ => record(account, format!("{{\"what\":\"close\",\"incident\":\"{incident}\",\"from\":\"{ts}\"}}")),
+            0 => record("domain", &domain(account), format!("{{\"what\":\"exempt\",{span},\"by\":\"ann\"}}")),
+            1 => record("account", account, format!("{{\"what\":\"tolerate\",\"decades\":5,{span}}}")),
+            2 => record("account", account, format!("{{\"what\":\"pin\",\"stratum\":\"bulk\",{span}}}")),
+            // Closed at the moment of its flag, long before it would be quiet, and put back with the next event.
+            _ => record(
+                "account",
+                account,
+                format!("{{\"what\":\"hijack\",\"incident\":\"{incident}\",\"from\":\"{ts}\"}}"),
+            ),
         });
     }
     records
@@ -261,8 +267,8 @@ fn decisions_count_as_in_replay_across_kills() {
     let written: Vec<Record> = records
         .iter()
         .map(|r| {
-            let record: serde_json::Value = serde_json::from_str(r).unwrap();
-            Record::new(record["account"].as_str().unwrap(), r)
+            let decisions = mailfuse::core::decision::Decisions::parse(r.as_bytes()).unwrap();
+            Record::new(&decisions.key(), r)
         })
         .collect();
     broker.produce(&d.topic("control"), &written);

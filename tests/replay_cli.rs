@@ -237,20 +237,43 @@ fn what_people_decided_counts_and_is_explained() {
     let control = [record("2023-01-02T00:00:00Z"), String::new(), record("2026-01-01T00:00:00Z")].join("\n");
     let control = write(folder.path(), "control.jsonl", control.into_bytes());
     let ran = mailfuse(&["replay", &file, "--control", &control]).ok();
-    let others: Vec<&Value> = alerts.iter().filter(|a| a["account"] != who).collect();
-    assert!(others.len() < alerts.len());
-    assert_eq!(ran.alerts().iter().collect::<Vec<_>>(), others);
+    let others = |alerts: &[Value]| alerts.iter().filter(|a| a["account"] != who).cloned().collect::<Vec<_>>();
+    assert!(others(&alerts).len() < alerts.len());
+    assert_eq!(others(&ran.alerts()), others(&alerts));
+    let beyond = ran.alerts().into_iter().filter(|a| a["account"] == who && a["kind"] != "account.cleared");
+    assert!(beyond.clone().all(|a| a["exempt"]["factor"] == 10.0 && a["exempt"]["by"] == "ann"));
+    assert!(beyond.count() < alerts.iter().filter(|a| a["account"] == who).count());
     let story = mailfuse(&["replay", &file, "--control", &control, "--explain", who]).ok();
     for says in [
-        "decided: exempt from 2023-01-01T00:00:00.000Z until 2026-01-01T00:00:00.000Z by ann (she called); at the end of these logs it stands",
-        "=> not flagged: the account was exempt",
-        "Alerts: none",
+        "decided: exempt, limits times 10, from 2023-01-01T00:00:00.000Z until 2026-01-01T00:00:00.000Z by ann (she called); at the end of these logs it stands",
+        "; it was exempt: limits on counts were 10 times as large",
     ] {
         assert!(story.text().contains(says), "{says:?} is not in {}", story.text());
     }
+    let (incident, at) = (alerts[0]["incident"].as_str().unwrap(), alerts[0]["ts"].as_str().unwrap());
+    let hijack = json!({"v": 1, "account": who, "decisions": [{"what": "hijack", "incident": incident, "from": at}]});
+    let tenant = json!({"v": 1, "tenant": alerts[0]["tenant"], "decisions": [
+        {"what": "tolerate", "decades": 0.5, "from": "2023-01-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}]});
+    let tenant_name = alerts[0]["tenant"].as_str().unwrap().to_ascii_lowercase();
+    let control = write(folder.path(), "hijack.jsonl", format!("{hijack}\n{tenant}\n").into_bytes());
+    let story = mailfuse(&["replay", &file, "--control", &control, "--explain", who]).ok();
+    for says in [
+        format!("decided: incident {incident} was a hijack from {at}"),
+        format!("decided: tenant {tenant_name}: tolerated, bars raised by 0.5 decades from"),
+    ] {
+        assert!(story.text().contains(&says), "{says:?} is not in {}", story.text());
+    }
+    let control = write(folder.path(), "hijack.jsonl", hijack.to_string().into_bytes());
+    let story = mailfuse(&["replay", &file, "--control", &control, "--explain", who]).ok();
+    assert!(story.text().contains(&format!(" to what it was before incident {incident}")), "{}", story.text());
     let wrong =
         write(folder.path(), "wrong.jsonl", [record("2026-01-01T00:00:00Z"), "{}".to_owned()].join("\n").into_bytes());
     mailfuse(&["replay", &file, "--control", &wrong]).status(2).says("wrong.jsonl:2: `v` is not 1");
+    let newer = record("2026-01-01T00:00:00Z").replace("exempt", "forgive");
+    let newer = write(folder.path(), "newer.jsonl", newer.into_bytes());
+    mailfuse(&["replay", &file, "--control", &newer])
+        .status(2)
+        .says("newer.jsonl:1: decisions of a kind that this version does not know: forgive");
     mailfuse(&["replay", &file, "--control", "no such file"]).status(2).says("--control no such file");
 }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use jsonschema::Validator;
 use mailfuse::core::alert::{
-    Action, Alert, AlertKind, Burst, DomainShare, Evidence, Pattern, RelayShare, Severity, Signal,
+    Action, Alert, AlertKind, Burst, DomainShare, Evidence, Exempt, Pattern, RelayShare, Severity, Signal,
 };
 use mailfuse::core::decision::Decisions;
 use mailfuse::event::{
@@ -135,8 +135,20 @@ fn example_control_records_validate_and_are_what_we_write() {
         };
         wrong
     };
+    let scope = |record: usize, scope: &str, name: &str| {
+        let mut wrong = records[record].clone();
+        wrong[scope] = json!(name);
+        wrong
+    };
+    // A kind that a newer version has.
+    let newer = wrong(0, 0, "what", Some(json!("forgive")));
+    check_valid(&schema, newer.to_string().as_bytes());
+    assert!(Decisions::parse(newer.to_string().as_bytes()).is_ok());
     for wrong in [
-        wrong(0, 0, "what", Some(json!("forgive"))),
+        wrong(0, 0, "what", Some(json!(7))),
+        wrong(0, 0, "factor", Some(json!(1))),
+        wrong(0, 0, "factor", Some(json!(10.5))),
+        wrong(0, 0, "id", Some(json!("x".repeat(65)))),
         wrong(0, 0, "what", None),
         wrong(0, 0, "from", None),
         wrong(0, 0, "until", None),
@@ -148,6 +160,15 @@ fn example_control_records_validate_and_are_what_we_write() {
         wrong(1, 1, "stratum", None),
         wrong(2, 0, "incident", Some(json!(""))),
         wrong(2, 0, "incident", None),
+        wrong(4, 0, "incident", None),
+        scope(0, "tenant", "shop.example"),
+        scope(2, "account", "scope:tenant:x"),
+        scope(5, "tenant", ""),
+        scope(6, "domain", "a@club.example"),
+        scope(7, "network", "192.0.2.1"),
+        wrong(5, 0, "what", Some(json!("close"))),
+        wrong(6, 0, "what", Some(json!("hijack"))),
+        wrong(7, 0, "what", Some(json!("tolerate"))),
     ] {
         assert!(!schema.is_valid(&wrong), "{wrong}");
         assert!(Decisions::parse(wrong.to_string().as_bytes()).is_err(), "{wrong}");
@@ -397,17 +418,33 @@ fn alert() -> impl Strategy<Value = Alert> {
         recipients,
     });
     let strings = ("[0-9a-f]{16}", "[0-9a-f]{16}", "\\PC{1,20}", any::<String>(), any::<String>());
-    let lists = (vec(evidence(), 1..4), vec(relay, 0..4), of(burst()));
+    let exempt = (
+        select(vec!["account", "tenant", "domain", "network"]),
+        "\\PC{1,20}",
+        1.01_f64..=10.0,
+        stamp(),
+        of(any::<String>()),
+    );
+    let exempt = exempt.prop_map(|(scope, name, factor, until, by)| Exempt {
+        scope: scope.to_owned(),
+        name,
+        factor,
+        until,
+        note: by.clone(),
+        by,
+    });
+    let lists = (vec(evidence(), 1..4), vec(relay, 0..4), of(burst()), of(exempt));
     (kinds, strings, lists, stamp(), finite()).prop_map(|(kinds, strings, lists, ts, score)| {
         let (kind, severity, pattern, action) = kinds;
         let (id, incident, account, tenant, by) = strings;
-        let (mut evidence, relays, burst) = lists;
+        let (mut evidence, relays, burst, mut exempt) = lists;
         if kind == AlertKind::Cleared {
             evidence.clear();
+            exempt = None;
         }
         #[rustfmt::skip]
         let alert = Alert {
-            v: 1, id, kind, ts, severity, account, tenant, incident, score, pattern, evidence, relays, burst, action, by,
+            v: 1, id, kind, ts, severity, account, tenant, incident, score, pattern, evidence, relays, burst, action, exempt, by,
         };
         alert
     })

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use core_support::{BEGIN_S, DAY_S, Detector, at, outcome, policy, send};
 use mailfuse::core::alert::Severity;
+use mailfuse::core::decision::Decisions;
 use mailfuse::core::policy::{Detect, Policy};
 use mailfuse::telemetry::account::AccountView;
 use serde_json::{Value, json};
@@ -40,8 +41,8 @@ fn hijacked(policy: &Arc<Policy>) -> Detector {
     detector
 }
 
-fn view(detector: &Detector, policy: &Policy, decisions: &[Value], now_s: i64) -> AccountView {
-    AccountView::new(&detector.shard.account(ACCOUNT).unwrap(), policy, decisions, at(now_s))
+fn view(detector: &Detector, now_s: i64) -> AccountView {
+    AccountView::new(&detector.shard.account(ACCOUNT).unwrap(), &detector.shard, at(now_s))
 }
 
 /// No number has more than three decimals, those of the configuration and the core's own evidence included.
@@ -62,7 +63,7 @@ fn a_quiet_account_is_so_far_from_a_warning() {
     let policy = policy(Detect::default());
     let detector = quiet(&policy);
     let clock_s = BEGIN_S + 20 * DAY_S + 9 * 3600;
-    let view = view(&detector, &policy, &[], clock_s + 90);
+    let view = view(&detector, clock_s + 90);
     assert_eq!((view.stratum, view.clock, view.idle_s), ("established", at(clock_s), 90));
     assert_eq!((view.first_seen, view.cleared), (at(BEGIN_S + 9 * 3600), None));
     assert_eq!((view.baseline.contacts_known, view.baseline.active_days), (5, 20));
@@ -85,10 +86,8 @@ fn a_quiet_account_is_so_far_from_a_warning() {
 fn a_hijacked_account_says_what_its_alert_said() {
     let policy = policy(Detect::default());
     let detector = hijacked(&policy);
-    let decisions = [json!({"kind": "exempt", "until": "2026-03-01T00:00:00Z"})];
-    let view = view(&detector, &policy, &decisions, 0);
+    let view = view(&detector, 0);
     assert_eq!((view.short_of_warning, &*view.verdict, view.idle_s), (0.0, "critical", 0));
-    assert_eq!(view.decisions, decisions);
     let strongest = view.strongest.as_ref().unwrap();
     assert_eq!(strongest.severity, Some(Severity::Critical));
     assert!(strongest.evidence.iter().any(|e| e.text.contains("new recipients in")), "{:?}", strongest.evidence);
@@ -123,8 +122,38 @@ fn what_no_number_would_reach_is_null() {
     let policy = policy(Detect::default());
     let mut detector = Detector::new(&policy, BEGIN_S);
     detector.step(&send(at(BEGIN_S), ACCOUNT, "192.0.2.1", "q", "mx1", &["x@b.example".to_owned()]));
-    let view = view(&detector, &policy, &[], BEGIN_S);
+    let view = view(&detector, BEGIN_S);
     assert_eq!(view.stratum, "unknown");
     // New recipients alone are never critical there.
     assert_eq!(serde_json::to_value(&view).unwrap()["windows"][1]["alone"], Value::Null);
+}
+
+/// What is shown is weighed as the detector weighs it, with everything that is decided.
+#[test]
+fn decisions_of_every_scope_are_shown_and_count() {
+    let policy = policy(Detect::default());
+    let mut detector = hijacked(&policy);
+    let plain = view(&detector, 0);
+    assert_eq!(plain.can_be_put_back.len(), 1);
+    assert_eq!(plain.can_be_put_back[0].incident, plain.incident.as_ref().unwrap().incident);
+    let until = "2030-01-01T00:00:00Z";
+    for record in [
+        json!({"v": 1, "tenant": "a.example", "decisions": [
+            {"what": "tolerate", "decades": 2, "from": 0, "until": until}, {"what": "exempt", "factor": 2, "from": 0, "until": 1}]}),
+        json!({"v": 1, "network": "198.51.100.0/24", "decisions": [{"what": "exempt", "from": 0, "until": until, "id": "x"}]}),
+        json!({"v": 1, "network": "203.0.113.0/24", "decisions": [{"what": "exempt", "from": 0, "until": until}]}),
+    ] {
+        detector.shard.decide(Arc::new(Decisions::parse(record.to_string().as_bytes()).unwrap()));
+    }
+    let view = view(&detector, 0);
+    let shown: Vec<_> = view.decisions.iter().map(|d| (d.scope, &*d.name, d.stands)).collect();
+    let expected =
+        [("tenant", "a.example", true), ("tenant", "a.example", false), ("network", "198.51.100.0/24", true)];
+    assert_eq!(shown, expected);
+    assert_eq!(serde_json::to_value(&view).unwrap()["decisions"][2]["id"], "x");
+    assert_eq!(view.thresholds.warning, plain.thresholds.warning + 2.0);
+    let ten = |v: &AccountView| v.windows.iter().find(|w| w.window_s == 600).unwrap().clone();
+    // Counted is what was counted; it weighs a tenth.
+    assert_eq!(ten(&view).new_recipients, ten(&plain).new_recipients);
+    assert!(ten(&view).new_recipients_uncapped < ten(&plain).new_recipients_uncapped / 2.0, "{:?}", ten(&view));
 }

@@ -99,7 +99,7 @@ impl Live for Fake {
                 let mut detector = Detector::new(&policy, BEGIN_S);
                 detector.step(&send(at(BEGIN_S), name, "192.0.2.1", "q", "mx", &["x@b.example".to_owned()]));
                 let account = detector.shard.account(name).unwrap();
-                AccountAnswer::Here(Box::new(AccountView::new(&account, &policy, &[], at(BEGIN_S + 60))))
+                AccountAnswer::Here(Box::new(AccountView::new(&account, &detector.shard, at(BEGIN_S + 60))))
             }
             "there@a.example" => {
                 AccountAnswer::Elsewhere { partition: 8, instance: Some("http://two.example:9090".to_owned()) }

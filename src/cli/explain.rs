@@ -46,6 +46,8 @@ pub(super) struct Explainer {
     duplicates: u64,
     late: u64,
     failed_log_ins: u64,
+    /// When it was put back to what it was before which incident.
+    put_back: Vec<(Timestamp, String)>,
 }
 
 impl Explainer {
@@ -62,6 +64,7 @@ impl Explainer {
             duplicates: 0,
             late: 0,
             failed_log_ins: 0,
+            put_back: Vec::new(),
         }
     }
 
@@ -76,6 +79,9 @@ impl Explainer {
         self.sends += u64::from(matches!(event.kind, Kind::Send(_)));
         self.failed_log_ins += u64::from(matches!(&event.kind, Kind::Auth(auth) if !auth.ok));
         let Some(account) = shard.account(&self.account) else { return };
+        if step.put_back {
+            self.note_put_back(event.ts, &account, shard);
+        }
         let bar = shard.bar(&account);
         let t = &*bar.t;
         let Some(weighed) = verdict::strongest_at_all(&account, &self.policy, &bar) else { return };
@@ -98,6 +104,19 @@ impl Explainer {
             self.strongest = Some((moment.clone(), sentences.collect()));
         }
         self.push(moment);
+    }
+
+    /// The account was put back before the incidents that have been called hijacks since the last time.
+    fn note_put_back(&mut self, at: Timestamp, account: &Account, shard: &Shard) {
+        for decisions in shard.decisions(account) {
+            for decision in decisions.standing(at) {
+                if let What::Hijack { incident } = &decision.what
+                    && !self.put_back.iter().any(|(_, known)| known == incident)
+                {
+                    self.put_back.push((at, incident.clone()));
+                }
+            }
+        }
     }
 
     fn push(&mut self, moment: Moment) {
@@ -202,6 +221,9 @@ impl Explainer {
             for decision in &decisions.decisions {
                 writeln!(out, "  decided: {}", decided(&decisions.scope, decision, at))?;
             }
+        }
+        for (at, incident) in &self.put_back {
+            writeln!(out, "  put back at {at} to what it was before incident {}", printable(incident))?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::alert::Severity;
 use super::baseline::{Baseline, DAY_S, Teaches};
+use super::before::Before;
 use super::codec::read_ahead;
 use super::contacts::Contacts;
 use super::fingerprint::Fingerprint;
@@ -47,6 +48,8 @@ pub struct Account {
     pub(super) cleared_ms: i64,
     /// The open incident.
     pub incident: Option<Box<Incident>>,
+    /// What it had learned before its last incidents, oldest first.
+    pub(super) before: Vec<Before>,
 }
 
 /// What an event means for the verdict.
@@ -85,6 +88,7 @@ impl Account {
             repeats: None,
             cleared_ms: 0,
             incident: None,
+            before: Vec::new(),
         }
     }
 
@@ -236,7 +240,31 @@ impl Account {
                 }
             }
             self.windows.compact(&policy.spans, now_s);
+            self.drop_before();
         }
+    }
+
+    /// Puts the account back to what it was before the incidents that `is_hijack` says yes to, an event at `ts_ms` being the first
+    /// that knows of it: see [`Account::put_back`]. Returns whether anything was.
+    pub(super) fn put_back_at(
+        &mut self,
+        ts_ms: i64,
+        is_hijack: impl Fn(&str) -> bool,
+        policy: &Policy,
+        history_since_s: u32,
+    ) -> bool {
+        // What was kept until now serves, however long the account has been idle.
+        if !self.put_back(&is_hijack) {
+            return false;
+        }
+        self.clock_ms = self.clock_ms.max(ts_ms);
+        let now_s = self.now_s();
+        // The day changes as always, but what lies between teaches nothing.
+        let then = self.baseline.clone();
+        self.roll(now_s, policy, history_since_s);
+        self.baseline = then.on_day_of(now_s);
+        self.stratum = verdict::stratum(self, policy, history_since_s);
+        true
     }
 
     fn count(&mut self, at_s: u32, what: &Counters, policy: &Policy) {
@@ -437,6 +465,8 @@ impl Account {
             + self.repeats.as_ref().map_or(0, |r| size_of::<Repeats>() + r.heap_bytes())
             + self.relay_names.heap_bytes()
             + self.incident.as_ref().map_or(0, |_| size_of::<Incident>())
+            + self.before.capacity() * size_of::<Before>()
+            + self.before.iter().map(Before::heap_bytes).sum::<usize>()
     }
 }
 

@@ -149,6 +149,18 @@ impl Baseline {
         self.critical_today = false;
     }
 
+    /// What the days before the current one have taught.
+    #[must_use]
+    pub(super) fn without_today(&self) -> Self {
+        Self { today: Counters::default(), foreign_today: false, critical_today: false, ..self.clone() }
+    }
+
+    /// The same, as if nothing had happened since: its current day is that of `now_s`, and holds nothing yet.
+    #[must_use]
+    pub(super) fn on_day_of(&self, now_s: u32) -> Self {
+        Self { day: now_s / DAY_S, ..self.without_today() }
+    }
+
     /// Counts into the current day.
     pub fn count(&mut self, what: &Counters) {
         self.today.add(what);

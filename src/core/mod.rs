@@ -8,6 +8,7 @@
 pub mod account;
 pub mod alert;
 pub mod baseline;
+pub mod before;
 mod codec;
 pub mod contacts;
 pub mod decided;

@@ -69,6 +69,13 @@ impl Networks {
             && self.seen.iter().any(|n| n.network == network && now_s.saturating_sub(n.first_s) < FOREIGN_S)
     }
 
+    /// Those that are not foreign.
+    #[must_use]
+    pub(super) fn without_foreign(&self, now_s: u32) -> Self {
+        let known = self.seen.iter().filter(|n| !self.is_foreign(n.network, now_s)).copied().collect();
+        Self { seen: known, home: self.home }
+    }
+
     /// Foreign networks used at or after `start_s`, the account's clock standing at `now_s`.
     pub fn foreign_since(&self, start_s: u32, now_s: u32) -> u32 {
         let foreign = |n: &&Network| {

@@ -6,10 +6,12 @@
 //!
 //! How large it can be: 2 x 65,536 wide contacts take at most 0.4 MB; each of at most 2,048 sends
 //! ([`SENDS_MAX`](super::sends::SENDS_MAX)) at most 1.5 kB (its texts are bounded, `sends`), 3.1 MB; sketches 0.14 MB; ids of
-//! events 0.12 MB; the incident, relays and the rest less than 0.2 MB. Together that is below [`PACKED_MAX`].
+//! events 0.12 MB; what two incidents are put back to 0.06 MB (8,192 contacts each); the incident, relays and the rest less than
+//! 0.14 MB. Together that is below [`PACKED_MAX`].
 
 use super::account::Account;
 use super::baseline::Baseline;
+use super::before;
 use super::codec::{Input, Unreadable, put_name, put_near, put_signed, put_text};
 use super::contacts::Contacts;
 use super::fingerprint::Fingerprint;
@@ -36,6 +38,10 @@ const HAS_INCIDENT: u8 = 2;
 const HAS_CLEARED: u8 = 4;
 const HAS_REPEATS: u8 = 8;
 const STRATUM_SHIFT: u32 = 4;
+const STRATUM_MASK: u8 = 3;
+/// Programs that do not know it take it for a stratum that they do not know, and refuse the account.
+const HAS_BEFORE: u8 = 1 << 6;
+const OF_NEWER: u8 = 1 << 7;
 
 /// Packs an account, appending to `out`. `prints` are those that its hashes were made with.
 pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
@@ -54,6 +60,7 @@ pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
             | bit(account.incident.is_some(), HAS_INCIDENT)
             | bit(account.cleared_ms != 0, HAS_CLEARED)
             | bit(account.repeats.is_some(), HAS_REPEATS)
+            | bit(!account.before.is_empty(), HAS_BEFORE)
             | stratum << STRATUM_SHIFT,
     );
     put_signed(out, account.clock_ms);
@@ -80,6 +87,9 @@ pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
     }
     if let Some(incident) = &account.incident {
         incident.pack(out);
+    }
+    if !account.before.is_empty() {
+        before::pack(&account.before, out, account.clock_ms);
     }
 }
 
@@ -132,12 +142,14 @@ pub fn unpack(packed: &[u8], prints: &Fingerprint, spans: &Spans) -> Result<Acco
     }
     let name = from.text()?;
     let flags = from.byte()?;
-    let stratum = match flags >> STRATUM_SHIFT {
+    if flags & OF_NEWER != 0 {
+        return Err(Unreadable("another version"));
+    }
+    let stratum = match flags >> STRATUM_SHIFT & STRATUM_MASK {
         0 => Stratum::Unknown,
         1 => Stratum::New,
         2 => Stratum::Established,
-        3 => Stratum::Bulk,
-        _ => return Err(Unreadable("an unknown stratum")),
+        _ => Stratum::Bulk,
     };
     let clock_ms = from.signed()?;
     let clock_s = seconds(clock_ms);
@@ -167,6 +179,9 @@ pub fn unpack(packed: &[u8], prints: &Fingerprint, spans: &Spans) -> Result<Acco
     }
     if flags & HAS_INCIDENT != 0 {
         account.incident = Some(Incident::unpack(&mut from)?.into());
+    }
+    if flags & HAS_BEFORE != 0 {
+        account.before = before::unpack(&mut from, clock_ms)?;
     }
     if from.left() > 0 {
         return Err(Unreadable("something follows"));

@@ -219,10 +219,7 @@ impl Sends {
     /// Where they came from, one after the other, without repeats of the one before.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let mut before = None;
-        self.sent.iter().filter_map(move |s| {
-            let other = s.client_ip.filter(|ip| before.replace(*ip) != Some(*ip));
-            other
-        })
+        self.sent.iter().filter_map(move |s| s.client_ip.filter(|ip| before.replace(*ip) != Some(*ip)))
     }
 
     /// Drops what is not alive. Called at fixed points of the account's own events only.

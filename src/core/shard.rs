@@ -31,6 +31,8 @@ pub struct Step {
     pub new_recipients: u32,
     /// On an outcome: a refusal that speaks about the account (see `core/refusal.rs`).
     pub refused: bool,
+    /// Before it was counted, the account was put back to what it had learned before a hijack.
+    pub put_back: bool,
 }
 
 /// A critical incident is weighed again after this much of its account's clock, in milliseconds.
@@ -96,7 +98,13 @@ impl Shard {
             self.clear(due_ms, place, out);
         }
         let account = self.accounts.touch(place);
-        let effect = account.apply(event, &self.policy, &self.prints, seconds(self.history_since.0));
+        let history_since_s = seconds(self.history_since.0);
+        let put_back = !account.before().is_empty() && {
+            let is_hijack = |incident: &str| self.decided.is_hijack(name, incident, event.ts);
+            account.put_back_at(event.ts.0, is_hijack, &self.policy, history_since_s)
+        };
+        let mut effect = account.apply(event, &self.policy, &self.prints, history_since_s);
+        effect.step.put_back = put_back;
         let long = account.stratum() >= Stratum::Established;
         self.accounts.note_long(place, long);
         if effect.weigh {
@@ -401,6 +409,7 @@ impl Shard {
                     totals: Totals::gather(account.sends_mut(), start_ms),
                     flagged_ms: clock_ms,
                 };
+                account.keep_before(&incident.id);
                 account.incident = Some(Box::new(incident));
                 self.due_again(place);
                 AlertKind::Flagged

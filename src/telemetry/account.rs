@@ -47,6 +47,8 @@ pub struct AccountView {
     pub incident: Option<IncidentView>,
     /// What people have decided about it, its domain, its tenant, and the networks that it has sent from lately.
     pub decisions: Vec<DecisionView>,
+    /// The incidents that it can be put back before, if they are called hijacks.
+    pub can_be_put_back: Vec<BeforeView>,
     /// Bytes that it takes.
     pub bytes: usize,
 }
@@ -63,6 +65,15 @@ pub struct DecisionView {
     /// As the control topic has it.
     #[serde(flatten)]
     pub decision: Decision,
+}
+
+/// An incident whose account remembers what it was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BeforeView {
+    /// Its id, as in the alerts.
+    pub incident: String,
+    /// When it was flagged.
+    pub flagged: Timestamp,
 }
 
 /// What is normal for an account.
@@ -223,6 +234,11 @@ impl AccountView {
             short_of_warning: rounded(short_of_warning),
             incident: incident(account, policy),
             decisions: decisions(account, shard),
+            can_be_put_back: account
+                .before()
+                .iter()
+                .map(|b| BeforeView { incident: b.incident.to_string(), flagged: Timestamp(b.flagged_ms) })
+                .collect(),
             bytes: account.bytes(),
         }
     }
