@@ -260,6 +260,7 @@ fn storms_campaigns_and_tests_are_mails_too() {
         kind: "test".into(),
         what,
         link: String::new(),
+        customer: None,
         ..every(AlertKind::Flagged, Severity::Warning, "a")
     });
     let parsed = check(&test);
@@ -319,6 +320,7 @@ fn hostile_names_stay_text() {
             kind: name.clone(),
             incident: name.clone(),
             link: format!("https://d/{name}"),
+            customer: None,
             ..base.clone()
         };
         let messages = [

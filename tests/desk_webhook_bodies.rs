@@ -42,6 +42,7 @@ fn storm(account: &str) -> Message {
         severity: Severity::Critical,
         incident: STORM_LANE.into(),
         link: storm.link("https://desk.example/"),
+        customer: None,
         what: What::Storm(storm),
     }
 }

@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::core::policy::{BadPolicy, Detect, Policy};
 use crate::desk;
+use crate::directory;
 use crate::event::Limits;
 use crate::kafka::{self, Kafka};
 use crate::logs::postfix;
@@ -44,6 +45,8 @@ pub struct Config {
     pub http: run::Http,
     /// Incidents.
     pub desk: desk::Settings,
+    /// What the provider knows about its customers.
+    pub directory: directory::Settings,
     /// What it says about itself.
     pub log: Log,
 }

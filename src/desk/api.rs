@@ -41,6 +41,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/alerts", get(alerts))
         .route("/v1/deliveries", get(deliveries))
         .route("/v1/endpoints", get(endpoints))
+        .route("/v1/directory", get(directory))
+        .route("/v1/directory/{account}", get(known))
         .merge(feedback::api::router())
         .with_state(Desk { shared, asking: Arc::new(Semaphore::new(ASKING_MAX)) })
 }
@@ -123,9 +125,26 @@ pub(super) fn understood<Q>(asked: Asked<Q>) -> Result<Q, Problem> {
 }
 
 async fn incidents(State(desk): State<Desk>, asked: Asked<Incidents>) -> Result<Response, Problem> {
-    let mut q = understood(asked)?;
-    fold(&mut q.account);
-    Ok(Json(ask(&desk, move |c| query::incidents(c, &q)).await?).into_response())
+    let q = understood(asked)?;
+    // Its incidents may be older than its name.
+    let accounts =
+        q.account.as_ref().map(|account| desk.shared.directory.directory().names(account)).unwrap_or_default();
+    Ok(Json(ask(&desk, move |c| query::incidents(c, &q, &accounts)).await?).into_response())
+}
+
+async fn directory(State(desk): State<Desk>) -> impl IntoResponse {
+    Json(desk.shared.directory.standing())
+}
+
+async fn known(State(desk): State<Desk>, Path(name): Path<String>) -> Result<Response, Problem> {
+    match desk.shared.directory.directory().find(&name) {
+        Some(found) => Ok(Json(found).into_response()),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "the directory does not know this account",
+            "/v1/directory says which file it is and whether it could be read.",
+        )),
+    }
 }
 
 async fn alerts(State(desk): State<Desk>, asked: Asked<Alerts>) -> Result<Response, Problem> {

@@ -25,18 +25,22 @@ pub use settings::Settings;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
 
+use crate::directory;
 use crate::kafka::Kafka;
 use crate::telemetry::Metrics;
 use shared::Shared;
 
 /// Time for the last transaction when it stops.
 const STOP: Duration = Duration::from_secs(10);
+/// How often it is looked whether the directory has changed.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// A running desk, active or not.
 pub struct Desk {
@@ -51,6 +55,8 @@ pub struct Options<'a> {
     pub kafka: &'a Kafka,
     /// Section `[desk]`.
     pub settings: &'a Settings,
+    /// Section `[directory]`.
+    pub directory: &'a directory::Settings,
     /// Its name in the group, where it has one that it keeps over restarts.
     pub instance: &'a str,
     /// What it calls itself before the brokers.
@@ -82,12 +88,23 @@ impl Desk {
         };
         let kafka = Kafka { group: format!("{}.desk", options.kafka.group), ..options.kafka.clone() };
         let shared = Arc::new(Shared::new(kafka, options, metrics, path, folder));
+        // An incident that is taken before would know nothing of its customer.
+        shared.directory.look();
         let mut threads = Vec::new();
-        for (name, run) in [("desk", role::run as fn(&Shared)), ("desk-index", index::follow::run)] {
+        for (name, run) in [
+            ("desk", role::run as fn(&Shared)),
+            ("desk-index", index::follow::run),
+            ("desk-directory", follow_directory),
+        ] {
             let shared = Arc::clone(&shared);
             threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared))?);
         }
         Ok(Self { shared, threads })
+    }
+
+    /// Looks soon whether the directory has changed.
+    pub fn reload(&self) {
+        self.shared.look.store(true, Ordering::Release);
     }
 
     /// What it cannot go on for, where that is so.
@@ -115,6 +132,16 @@ impl Desk {
         while !self.threads.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+fn follow_directory(shared: &Shared) {
+    while !shared.is_stopping() {
+        let until = Instant::now() + LOOK;
+        while Instant::now() < until && !shared.is_stopping() && !shared.look.swap(false, Ordering::AcqRel) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        shared.directory.look();
     }
 }
 

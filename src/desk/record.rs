@@ -22,6 +22,7 @@ use super::notice::Said;
 use super::webhook::grouping::{Group, Told};
 use super::webhook::record::{DeliveryRecord, EndpointRecord};
 use crate::core::alert::{AlertKind, Pattern, Severity};
+use crate::directory::Facts;
 use crate::event::Timestamp;
 
 /// The keys of alerts begin so.
@@ -63,8 +64,11 @@ pub struct Incident {
     pub id: String,
     /// The account as folded.
     pub account: String,
-    /// The customer.
+    /// The customer: as the directory has it, else as the alert.
     pub tenant: String,
+    /// What the directory said when it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<Box<Facts>>,
     /// Whether it goes on.
     pub state: State,
     /// The worst so far.

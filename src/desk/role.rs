@@ -324,6 +324,7 @@ impl<'a> Active<'a> {
         }
         match serde_json::from_slice::<Said>(message.payload().unwrap_or_default()) {
             Ok(Said::Account(alert)) => {
+                self.book.know(self.shared.directory.directory());
                 let taken = self.book.take(*alert, now_ms(), BY);
                 self.notices.extend(taken.notices);
                 self.record(taken.records);
@@ -346,7 +347,8 @@ impl<'a> Active<'a> {
                 self.shared.metrics.desk_alerts.inc();
                 let said = Arc::new(kept.alert.clone());
                 let mut told = self.book.incident(said.incident()).map(|i| i.told.clone()).unwrap_or_default();
-                let deliveries = self.deliveries.take(&said, kept.n, &mut told, now_ms());
+                let tenant = self.book.incident(said.incident()).map_or("", |i| &*i.tenant);
+                let deliveries = self.deliveries.take(&said, tenant, kept.n, &mut told, now_ms());
                 self.records.push(record);
                 self.records.extend(deliveries);
                 self.book.tell(said.incident(), told);
@@ -414,7 +416,8 @@ impl<'a> Active<'a> {
     }
 
     fn send(&mut self) {
-        for (attempt, message) in self.deliveries.due(now_ms()) {
+        let customer = |incident: &str| self.book.incident(incident).and_then(|i| i.directory.clone());
+        for (attempt, message) in self.deliveries.due(now_ms(), &customer) {
             self.hands.send(&attempt, &message);
         }
     }

@@ -14,6 +14,7 @@ use super::feedback::wish::{Refused, Wish};
 use super::webhook::outbox::Outbox;
 use super::webhook::settings::{Deliver, Endpoint, Format};
 use super::{Options, Settings};
+use crate::directory::file::Held;
 use crate::event::Timestamp;
 use crate::kafka::Kafka;
 use crate::telemetry::Metrics;
@@ -123,6 +124,10 @@ pub struct Shared {
     endpoints: Mutex<Vec<EndpointView>>,
     commands: (Sender<Command>, Receiver<Command>),
     index: Mutex<IndexState>,
+    /// What the provider knows about its customers.
+    pub(super) directory: Held,
+    /// Whether the directory is to be looked at now.
+    pub(super) look: AtomicBool,
     /// The offset of the next alert to be taken.
     pub(super) alerts_next: AtomicI64,
     /// The offset up to which the index has the desk topic.
@@ -152,6 +157,8 @@ impl Shared {
             endpoints: Mutex::default(),
             commands: crossbeam_channel::bounded(64),
             index: Mutex::new(IndexState::Catching),
+            directory: Held::new(&options.directory.file),
+            look: AtomicBool::new(false),
             alerts_next: AtomicI64::new(-1),
             index_next: AtomicI64::new(-1),
         }

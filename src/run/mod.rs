@@ -257,8 +257,11 @@ impl Instance {
         self.stop()
     }
 
-    /// Reads the configuration again: all of it is put in force, or nothing.
+    /// Reads the configuration again: all of it is put in force, or nothing. So is the directory.
     pub fn reload(&mut self) {
+        if let Some(desk) = &self.desk {
+            desk.reload();
+        }
         match self.reloaded() {
             Ok((config, epoch)) => {
                 let digest = epoch.digest.clone();
@@ -293,6 +296,7 @@ impl Instance {
             (config.kafka != before.kafka, "kafka"),
             (config.http != before.http, "http"),
             (config.desk != before.desk, "desk"),
+            (config.directory != before.directory, "directory"),
             (config.log != before.log, "log"),
             (config.run.workers != before.run.workers, "run.workers"),
             (config.run.instance != before.run.instance, "run.instance"),
@@ -410,6 +414,7 @@ pub fn start_desk(config: &Config, http: Option<std::net::SocketAddr>, metrics: 
     let options = desk::Options {
         kafka: &config.kafka,
         settings: &config.desk,
+        directory: &config.directory,
         instance: &config.run.instance,
         client_id: &client_id(config, http),
         may_change: http.is_some_and(|address| address.ip().is_loopback()),

@@ -2,7 +2,7 @@
 
 use crate::core::alert::{Action, Alert, AlertKind, Burst, Evidence, RelayShare, Severity, Signal};
 use crate::desk::notice::Notice;
-use crate::desk::webhook::body::{Incident, IncidentState, Message, What, looks, pattern};
+use crate::desk::webhook::body::{Incident, IncidentState, Message, What, known, looks, pattern};
 use crate::desk::webhook::grouping::Storm;
 use crate::desk::webhook::text::{clean, number};
 use crate::event::Timestamp;
@@ -83,6 +83,12 @@ impl Content {
             What::Storm(storm) => Self::of_storm(message.severity, storm),
             What::Other { summary, over, data } => Self::of_other(message, summary, *over, data),
         };
+        if let (What::Alert(_) | What::Incident(_), Some(customer)) = (&message.what, &message.customer) {
+            let tenant = customer.tenant.as_ref().map(|t| clean(t, NAME_CHARS));
+            let place = content.facts.iter().position(|(name, _)| *name == "Customer").unwrap_or(0);
+            let before = content.facts.get(place).map(|(_, value)| value.clone()).unwrap_or_default();
+            content.facts.splice(place..=place, known(customer, &tenant.unwrap_or(before), NAME_CHARS));
+        }
         content.facts.push(("Incident", clean(&message.incident, NAME_CHARS)));
         content.facts.push(("Said at", time(message.at)));
         content.facts.retain(|(_, value)| !value.is_empty());
