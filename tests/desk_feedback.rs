@@ -2,14 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
+use std::sync::Arc;
+
 use mailfuse::core::alert::{Alert, AlertKind};
 use mailfuse::core::decision::{Decisions, What};
 use mailfuse::core::scope::Scope;
 use mailfuse::desk::book::Book;
+use mailfuse::desk::deliver::Deliveries;
 use mailfuse::desk::feedback::ledger::{Done, LEAD_MS, Ledger, STAYS_MS};
 use mailfuse::desk::feedback::record::{Action, Kind, Resolution, Whom};
 use mailfuse::desk::feedback::wish::{Asked, NewAction, NewDecision, Refused, Wish};
+use mailfuse::desk::notice::Said;
 use mailfuse::desk::record::{Record, State};
+use mailfuse::desk::webhook::body::{Message, render};
+use mailfuse::desk::webhook::outcome::Outcome;
+use mailfuse::desk::webhook::settings::{Endpoint, Format};
+use mailfuse::desk::webhook::sign::{Keys, Token};
 use mailfuse::event::Timestamp;
 
 const NOW: i64 = 1_790_000_000_000;
@@ -67,11 +75,13 @@ impl Desk {
 
 /// What the lines of the audit say.
 fn audit(done: &Done) -> Vec<&str> {
-    let line = |r| match r {
-        &Record::Audit(ref entry) => Some(&*entry.what),
-        _ => None,
-    };
-    done.records.iter().filter_map(line).collect()
+    let mut lines = Vec::new();
+    for record in &done.records {
+        if let Record::Audit(entry) = record {
+            lines.push(&*entry.what);
+        }
+    }
+    lines
 }
 
 fn exempt(name: &str) -> NewDecision {
@@ -161,6 +171,51 @@ fn a_false_positive_is_tolerated_for_a_time_and_needs_a_reason() {
 }
 
 #[test]
+fn what_was_tolerated_ends_when_somebody_knows_better() {
+    let mut desk = Desk::new();
+    desk.resolve(Asked::FalsePositive { days: 90, decades: 2.0 }, "the club's news", NOW).unwrap();
+    let done = desk.resolve(Asked::Hijack, "it was none", NOW + DAY).unwrap();
+    assert_eq!(audit(&done), ["incident.resolved.hijack", "decision.taken_back", "decision.hijack"]);
+    let told = desk.control(&desk.account, NOW + DAY).unwrap();
+    let tolerated = told.decisions.iter().find(|d| matches!(d.what, What::Tolerate { .. })).unwrap();
+    assert_eq!(tolerated.until, Some(Timestamp(NOW + DAY + LEAD_MS)));
+    assert_eq!(desk.taken_over().control(&desk.account, None, NOW + DAY), Some(told));
+}
+
+#[test]
+fn what_is_asked_twice_because_no_answer_came_is_decided_once() {
+    let mut desk = Desk::new();
+    let first = desk.ask(Wish::Decide(exempt("a@b.example")), NOW).unwrap();
+    let again = desk.ask(Wish::Decide(exempt("A@b.example")), NOW + 9000).unwrap();
+    assert_eq!(again.answer, first.answer);
+    assert!(again.records.is_empty() && again.control.is_empty());
+    // Another reason, another time or taken back: that is another one.
+    let other = NewDecision { note: "autumn sale".into(), ..exempt("a@b.example") };
+    assert_eq!(desk.ask(Wish::Decide(other), NOW).unwrap().records.len(), 2);
+    let id = first.answer["id"].as_str().unwrap().to_owned();
+    desk.ask(Wish::TakeBack { decision: id, note: None }, NOW + DAY).unwrap();
+    assert_eq!(desk.ask(Wish::Decide(exempt("a@b.example")), NOW + DAY).unwrap().records.len(), 2);
+    let later = NewDecision { from: Some(Timestamp(NOW + 2 * DAY)), ..exempt("a@b.example") };
+    assert_eq!(desk.ask(Wish::Decide(later), NOW + DAY).unwrap().records.len(), 2);
+}
+
+#[test]
+fn where_there_is_no_room_what_is_over_goes_and_nobody_s_that_stands() {
+    let mut desk = Desk::new();
+    let over = r#"{"what":"exempt","from":"2026-09-01T00:00:00Z","until":"2026-09-02T00:00:00Z","by":"script"}"#;
+    let stands = r#"{"what":"exempt","from":"2026-09-01T00:00:00Z","until":"2027-09-01T00:00:00Z","by":"script"}"#;
+    let theirs = [[over; 40].join(","), [stands; 60].join(",")].join(",");
+    let record = format!(r#"{{"v":1,"account":"a@b.example","decisions":[{theirs}]}}"#);
+    desk.foreign = Some(Decisions::parse(record.as_bytes()).unwrap());
+    for n in 0..30 {
+        desk.ask(Wish::Decide(NewDecision { note: format!("sale {n}"), ..exempt("a@b.example") }), NOW).unwrap();
+    }
+    let told = desk.control("a@b.example", NOW).unwrap();
+    let until = |text: &str| told.decisions.iter().filter(|d| d.until == Timestamp::parse(text).ok()).count();
+    assert_eq!((until("2026-09-02T00:00:00Z"), until("2027-09-01T00:00:00Z"), told.decisions.len()), (10, 60, 100));
+}
+
+#[test]
 fn what_cannot_be_decided_is_refused_with_the_field() {
     let mut desk = Desk::new();
     let base = exempt("news@shop.example");
@@ -171,7 +226,7 @@ fn what_cannot_be_decided_is_refused_with_the_field() {
         (NewDecision { scope: Whom::Domain, name: "a@b.example".into(), ..base.clone() }, "domain"),
         (NewDecision { until: Timestamp(NOW + LEAD_MS), ..base.clone() }, "`until`"),
         (NewDecision { until: Timestamp(NOW + 400 * DAY), ..base.clone() }, "366 days"),
-        (NewDecision { from: Some(Timestamp(NOW)), ..base.clone() }, "12 s ahead"),
+        (NewDecision { from: Some(Timestamp(NOW)), ..base.clone() }, "15 s ahead"),
         (NewDecision { factor: Some(1.0), ..base.clone() }, "`factor`"),
         (NewDecision { factor: Some(10.5), ..base.clone() }, "at most 10"),
         (NewDecision { decades: Some(1.0), ..base.clone() }, "`decades` does not go with exempt"),
@@ -182,7 +237,7 @@ fn what_cannot_be_decided_is_refused_with_the_field() {
             NewDecision { scope: Whom::Network, name: "192.0.2.0/24".into(), what: Kind::Tolerate, ..base.clone() },
             "network",
         ),
-        (NewDecision { note: "x".repeat(1025), ..base.clone() }, "1025 bytes"),
+        (NewDecision { note: "x".repeat(1025), ..base.clone() }, "1024 characters"),
     ];
     for (new, words) in cases {
         let refused = desk.ask(Wish::Decide(new.clone()), NOW).unwrap_err();
@@ -240,7 +295,7 @@ fn one_taken_back_before_it_begins_never_counts() {
 fn a_control_record_holds_a_hundred() {
     let mut desk = Desk::new();
     for n in 0..100 {
-        desk.ask(Wish::Decide(exempt("a@b.example")), NOW + n).unwrap();
+        desk.ask(Wish::Decide(NewDecision { note: format!("sale {n}"), ..exempt("a@b.example") }), NOW + n).unwrap();
     }
     let refused = desk.ask(Wish::Decide(exempt("a@b.example")), NOW + 100).unwrap_err();
     assert!(matches!(&refused, Refused::Conflict(text) if text.contains("100")), "{refused:?}");
@@ -324,4 +379,67 @@ fn what_others_did_stands_at_the_incident_and_in_the_audit() {
     for nobody in [act(Action::AccountStopped, None, None), act(Action::RelayPulled, Some("a@b.example"), None)] {
         assert!(matches!(desk.ask(Wish::Act(nobody), NOW), Err(Refused::Invalid(_))));
     }
+}
+
+#[test]
+fn whoever_was_told_of_an_incident_is_told_that_somebody_looks_after_it() {
+    let endpoint = |name: &str, format| Endpoint { name: name.to_owned(), format, ..Endpoint::default() };
+    let endpoints = [
+        endpoint("duty", Format::Pagerduty),
+        endpoint("chat", Format::Slack),
+        endpoint("manager", Format::Alertmanager),
+        Endpoint { kinds: vec!["campaign".to_owned()], ..endpoint("campaigns", Format::Native) },
+        Endpoint { kinds: vec!["account.flagged".to_owned()], ..endpoint("flags", Format::Native) },
+    ];
+    let mut desk = Desk::new();
+    let mut deliveries = Deliveries::new(&endpoints, "");
+    let line = include_str!("../schemas/examples/alerts.jsonl").lines().next().unwrap();
+    let said = Arc::new(Said::Account(Box::new(serde_json::from_str(line).unwrap())));
+    let mut told = Default::default();
+    deliveries.take(&said, "", 0, &mut told, NOW);
+    desk.book.tell(&desk.incident, told);
+    // It is acknowledged before anything was sent.
+    let wish = Wish::Acknowledge { incident: desk.incident.clone(), note: Some("I call".to_owned()) };
+    let done = desk.ask(wish, NOW + 1).unwrap();
+    let incident = desk.book.incident(done.acknowledged.as_ref().unwrap()).unwrap();
+    let records = deliveries.acknowledged(incident, incident.acknowledged.as_ref().unwrap(), NOW + 1);
+    let mut sent: Vec<(String, Message)> = Vec::new();
+    let mut now_ms = NOW + 100_000;
+    loop {
+        let due = deliveries.due(now_ms, &|_| None);
+        if due.is_empty() {
+            break;
+        }
+        for (attempt, message) in due {
+            deliveries.done(attempt.attempt, &Outcome::Delivered { status: 200 }, now_ms, &mut || 0);
+            sent.push((attempt.endpoint, message));
+        }
+        now_ms += 1;
+    }
+    let of = |name: &str| sent.iter().filter(|(e, _)| e == name).map(|(_, m)| &*m.kind).collect::<Vec<_>>();
+    for name in ["duty", "chat"] {
+        assert_eq!(of(name), ["account.flagged", "incident.acknowledged"], "{name}: the alert comes first");
+    }
+    assert_eq!(of("manager"), ["account.flagged"], "an alert manager knows alerts only");
+    assert_eq!(of("flags"), ["account.flagged"], "it wanted flags");
+    assert_eq!(of("campaigns"), [""; 0]);
+    let body = |n: usize| {
+        let (_, message) = sent.iter().filter(|(e, _)| e == "duty").nth(n).unwrap();
+        let keys = Keys { signing: Vec::new(), routing_key: Some(Token::new(&"r".repeat(32)).unwrap()) };
+        let bytes = render(&endpoints[0], &keys, message).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()
+    };
+    assert_eq!((&body(0)["event_action"], &body(1)["event_action"]), (&"trigger".into(), &"acknowledge".into()));
+    assert_eq!(body(0)["dedup_key"], body(1)["dedup_key"]);
+    // Whoever takes over sends the same message under the same id.
+    let mut other = Deliveries::new(&endpoints, "");
+    for record in &records {
+        let read = Record::read(record.key().as_bytes(), record.value().unwrap().as_deref()).unwrap();
+        other.restore(&read);
+    }
+    other.restored(NOW);
+    let again: Vec<_> = other.due(NOW + 100_000, &|_| None).into_iter().map(|(a, m)| (a.endpoint, m)).collect();
+    let first: Vec<_> = sent.iter().filter(|(_, m)| m.kind == "incident.acknowledged").cloned().collect();
+    assert_eq!(again.len(), 2);
+    assert!(again.iter().all(|one| first.contains(one)), "{again:?}");
 }

@@ -11,6 +11,7 @@ use mailfuse::desk::mail::render::{MAIL_BYTES_MAX, Mail, render};
 use mailfuse::desk::mail::settings::Mailbox;
 use mailfuse::desk::notice::{AccountShare, Notice, NoticeKind, Reason};
 use mailfuse::desk::webhook::body::{IncidentState, Message, What};
+use mailfuse::desk::webhook::digest::{Digest, TenantShare, Worst};
 use mailfuse::desk::webhook::grouping::{Storm, Top};
 use mailfuse::event::Timestamp;
 
@@ -107,6 +108,42 @@ fn storm() -> Message {
     }
 }
 
+fn digest() -> Message {
+    let worst = |n: u64| Worst {
+        account: format!("user{n}@example.org"),
+        tenant: format!("customer-{n}"),
+        incident: format!("in-{n}"),
+        severity: if n < 6 { Severity::Critical } else { Severity::Warning },
+        recipients: 5000 - n,
+        open: n < 2,
+    };
+    let share = |n: u64| TenantShare { tenant: format!("customer-{n}"), critical: n % 3, warning: 30 - n };
+    let digest = Digest {
+        first_seq: 1,
+        due: AT,
+        first_ts: Timestamp(AT.0 - 80_000_000),
+        last_ts: Timestamp(AT.0 - 60_000),
+        severity: Severity::Critical,
+        critical: 19,
+        warning: 1,
+        open: 2,
+        earlier_escalated: 1,
+        earlier_over: 3,
+        kinds: [("account.flagged".to_owned(), 20), ("campaign".to_owned(), 1)].into(),
+        tenants: (0..20).map(share).collect(),
+        other_tenants: 7,
+        top: (0..10).map(worst).collect(),
+    };
+    Message {
+        kind: "digest".into(),
+        at: digest.due,
+        incident: digest.incident(),
+        link: "https://desk.example/v1/alerts?after=0".into(),
+        what: What::Digest(Box::new(digest)),
+        ..every(AlertKind::Flagged, Severity::Critical, "a")
+    }
+}
+
 fn campaign() -> Message {
     let notice = Notice {
         v: 1,
@@ -133,7 +170,7 @@ fn campaign() -> Message {
         by: "mailfuse 0.1.0".into(),
     };
     let summary = notice.evidence[0].text.clone();
-    let what = What::Other { summary, over: false, data: serde_json::to_value(notice).unwrap() };
+    let what = What::Other { summary, state: IncidentState::Open, data: serde_json::to_value(notice).unwrap() };
     Message {
         kind: "campaign".into(),
         incident: "c-1".into(),
@@ -240,6 +277,25 @@ fn an_incident_says_where_it_stands() {
 }
 
 #[test]
+fn a_digest_is_a_mail_of_its_own() {
+    let digest = mail(&digest());
+    let parsed = check(&digest);
+    let subject =
+        "[digest] 20 flagged: 19 critical, 1 warning; 2 still open; 1 from before became critical; 3 from before over";
+    assert_eq!(parsed.subject(), Some(subject));
+    assert_eq!(header(&parsed, "X-Mailfuse-Kind"), "digest");
+    assert_eq!(header(&parsed, "X-Mailfuse-Incident"), "mailfuse-digest-2026-03-02T0800");
+    let (text, html) = faces(&parsed);
+    for said in ["user9@example.org", "4,991", "See the alerts", "customer-1", "over", "1 became critical, 3 over", "7"]
+    {
+        assert!(shown(&html).contains(said), "{said}: {html}");
+        assert!(said == "See the alerts" || text.contains(said), "{said}: {text}");
+    }
+    assert!(text.contains("https://desk.example/v1/alerts?after=0") && text.contains("and 4 more"), "{text}");
+    assert!(!text.contains("\nIncident:") && !text.contains("false alarm"), "it is about no single incident: {text}");
+}
+
+#[test]
 fn storms_campaigns_and_tests_are_mails_too() {
     let storm = mail(&storm());
     let parsed = check(&storm);
@@ -255,7 +311,11 @@ fn storms_campaigns_and_tests_are_mails_too() {
     for said in ["u15@example.org", "and 14 more", "within 10 min: 30 observed, 0.1 expected, 3 would have sufficed"] {
         assert!(text.contains(said), "{said}: {text}");
     }
-    let what = What::Other { summary: "A test, nothing is wrong.".into(), over: true, data: serde_json::Value::Null };
+    let what = What::Other {
+        summary: "A test, nothing is wrong.".into(),
+        state: IncidentState::Cleared,
+        data: serde_json::Value::Null,
+    };
     let test = mail(&Message {
         kind: "test".into(),
         what,
@@ -306,7 +366,17 @@ fn hostile_names_stay_text() {
             storm.top.iter_mut().for_each(|t| (t.account, t.tenant) = (name.clone(), name.clone()));
             storm.kinds = (0..32).map(|n| (format!("{name}{n}"), 1)).collect();
         }
-        let other = What::Other { summary: name.clone(), over: false, data: serde_json::json!({ &name: &name }) };
+        let mut digest = digest();
+        if let What::Digest(digest) = &mut digest.what {
+            digest.top.iter_mut().for_each(|t| (t.account, t.tenant) = (name.clone(), name.clone()));
+            digest.tenants.iter_mut().for_each(|share| share.tenant.clone_from(&name));
+            digest.kinds = (0..32).map(|n| (format!("{name}{n}"), 1)).collect();
+        }
+        let other = What::Other {
+            summary: name.clone(),
+            state: IncidentState::Open,
+            data: serde_json::json!({ &name: &name }),
+        };
         let mut campaign = campaign();
         if let What::Other { summary, data, .. } = &mut campaign.what {
             *summary = name.clone();
@@ -327,6 +397,7 @@ fn hostile_names_stay_text() {
             Message { what: What::Alert(Box::new(alert)), ..base.clone() },
             incident,
             storm,
+            digest,
             Message { what: other, ..base },
             campaign,
             odd_ids,

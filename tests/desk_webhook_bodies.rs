@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use desk_webhook_support::{AT, alert, endpoint, every, grouped, keys};
 use mailfuse::core::alert::{AlertKind, RelayShare, Severity};
 use mailfuse::desk::webhook::body::{IncidentState, Message, What, prepare, render};
+use mailfuse::desk::webhook::digest::{Digest, TenantShare, Worst};
 use mailfuse::desk::webhook::grouping::{STORM_LANE, Storm, Top};
 use mailfuse::desk::webhook::settings::{BODY_BYTES_MIN, Endpoint, Format};
 use mailfuse::desk::webhook::sign::verify;
+use mailfuse::directory::Facts;
 use mailfuse::event::Timestamp;
 use serde_json::{Value, json};
 
@@ -47,12 +49,50 @@ fn storm(account: &str) -> Message {
     }
 }
 
+fn digest(account: &str) -> Message {
+    let digest = Digest {
+        first_seq: 41,
+        due: AT,
+        first_ts: Timestamp(AT.0 - 80_000_000),
+        last_ts: Timestamp(AT.0 - 1000),
+        severity: Severity::Critical,
+        critical: 40,
+        warning: 300,
+        open: 12,
+        earlier_escalated: 1,
+        earlier_over: 3,
+        kinds: BTreeMap::from([("account.flagged".into(), 340), ("campaign".into(), 1)]),
+        tenants: (0..20).map(|n| TenantShare { tenant: format!("{account}{n}"), critical: n, warning: 2 }).collect(),
+        other_tenants: 110,
+        top: (0..10)
+            .map(|n| Worst {
+                account: format!("{account}{n}"),
+                tenant: account.into(),
+                incident: format!("in-{n}"),
+                severity: Severity::Critical,
+                recipients: 1000 - n,
+                open: n < 5,
+            })
+            .collect(),
+    };
+    Message {
+        id: "msg_digest".into(),
+        kind: "digest".into(),
+        at: digest.due,
+        severity: digest.severity,
+        incident: digest.incident(),
+        link: "https://desk.example/v1/alerts?after=40".into(),
+        customer: None,
+        what: What::Digest(Box::new(digest)),
+    }
+}
+
 fn notice(account: &str) -> Message {
     Message {
         kind: "stream.anomaly".into(),
         what: What::Other {
             summary: format!("Refusals of all accounts at once, {account} first"),
-            over: false,
+            state: IncidentState::Open,
             data: json!({ "accounts": vec![account; 20] }),
         },
         ..every(AlertKind::Flagged, Severity::Warning, account)
@@ -81,9 +121,50 @@ fn messages(account: &str) -> Vec<Message> {
         grouped(&[Flagged, Escalated, Cleared], IncidentState::Cleared, Critical, account),
         grouped(&[Flagged; 30], IncidentState::Open, Warning, account),
         storm(account),
+        digest(account),
         notice(account),
         Message { link: String::new(), ..every(Flagged, Warning, account) },
+        Message { customer: Some(Box::new(customer(account))), ..every(Flagged, Critical, account) },
     ]
+}
+
+/// What a directory says, all of it in these words.
+fn customer(words: &str) -> Facts {
+    let words = || Some(words.to_owned());
+    Facts {
+        tenant: words(),
+        tenant_name: words(),
+        created: words(),
+        plan: words(),
+        contact: words(),
+        language: words(),
+        zone: words(),
+    }
+}
+
+#[test]
+fn whoever_reads_an_alert_sees_whom_to_call() {
+    let customer = Facts {
+        tenant: Some("shop.example".to_owned()),
+        tenant_name: Some("Shop Ltd".to_owned()),
+        created: Some("2019-05-02".to_owned()),
+        plan: Some("basic".to_owned()),
+        contact: Some("owner@elsewhere.example".to_owned()),
+        ..Facts::default()
+    };
+    let alone = every(AlertKind::Flagged, Severity::Critical, "ann@shop.example");
+    let message = Message { customer: Some(Box::new(customer)), ..alone.clone() };
+    for format in FORMATS {
+        let (text, without) = (full(format, &message).to_string(), full(format, &alone).to_string());
+        for word in ["Shop Ltd", "2019-05-02", "basic", "owner@elsewhere.example"] {
+            assert!(text.contains(word) && !without.contains(word), "{format:?}: {word}: {text}");
+        }
+    }
+    assert_eq!(full(Format::Native, &message)["customer"]["contact"], "owner@elsewhere.example");
+    // Where there is little room, what the receiver can look up goes before the alert does.
+    let big = Message { customer: Some(Box::new(self::customer(&"\u{1}".repeat(256)))), ..alone };
+    let small = body(Format::Native, BODY_BYTES_MIN, &big);
+    assert_eq!((small.get("customer"), &small["truncated"]), (None, &json!(true)));
 }
 
 fn body(format: Format, bytes_max: usize, message: &Message) -> Value {
@@ -113,7 +194,8 @@ fn check_native(body: &Value, alert_schema: &Value) {
             "type": { "type": "string", "pattern": "^[a-zA-Z0-9_.]+$" },
             "timestamp": { "type": "string", "format": "date-time" },
             "truncated": { "const": true },
-            "data": { "type": "object" }
+            "data": { "type": "object" },
+            "customer": { "type": "object" }
         },
         "additionalProperties": false
     });

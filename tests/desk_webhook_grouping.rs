@@ -69,18 +69,8 @@ impl Desk {
                 (false, group)
             }
         };
-        let told = match group.holds {
-            Holds::Incident { .. } => Told::Itself,
-            Holds::Storm(_) => Told::InStorm,
-        };
-        self.told
-            .entry(incident.to_owned())
-            .and_modify(|t| {
-                if told == Told::Itself {
-                    *t = told
-                }
-            })
-            .or_insert(told);
+        let told = group.tells(news.told);
+        self.told.insert(incident.to_owned(), told);
         self.groups.insert(group.id.clone(), group);
         new
     }
@@ -108,6 +98,7 @@ fn alerts(group: &Group) -> u64 {
     match &group.holds {
         Holds::Incident { alerts, .. } => alerts.len() as u64,
         Holds::Storm(storm) => storm.alerts(),
+        Holds::Digest(_) | Holds::Taken(_) => panic!("a grouped endpoint has no digests"),
     }
 }
 
@@ -181,7 +172,7 @@ fn ten_thousand_alerts_in_a_minute_are_a_bounded_number_of_messages() {
         assert_eq!(desk.taken.iter().map(|(id, _)| id).collect::<BTreeSet<_>>().len(), desk.taken.len());
         let storms = desk.taken.iter().filter_map(|(_, group)| match &group.holds {
             Holds::Storm(storm) => Some(storm),
-            Holds::Incident { .. } => None,
+            Holds::Incident { .. } | Holds::Digest(_) | Holds::Taken(_) => None,
         });
         let storms: Vec<_> = storms.collect();
         assert!((1..=2).contains(&storms.len()));

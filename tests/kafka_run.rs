@@ -169,7 +169,7 @@ fn each_instance_answers_for_its_partitions_and_names_the_other() {
         let (status, body) = wrong.json(&page);
         assert_eq!(status, 421, "{body}");
         assert_eq!(body["partition"].as_i64(), Some(partition), "{body}");
-        assert_eq!(body["instance"].as_str(), Some(right.http().as_str()), "{body}");
+        assert_eq!(body["ask_instance"].as_str(), Some(right.http().as_str()), "{body}");
     }
     let (status, body) = one.json("/v1/status");
     assert_eq!((status, body["state"].as_str(), body["instance"].as_str()), (200, Some("running"), Some("one")));

@@ -29,6 +29,8 @@ enum Mood {
     RetryAfter(u16),
     Hangs,
     Slow,
+    /// It breaks the connection off.
+    Resets,
     /// Each request another one of these.
     Mixed,
 }
@@ -120,6 +122,8 @@ async fn take(State((mood, got, dice)): State<Desk>, headers: HeaderMap, body: B
             tokio::time::sleep(Duration::from_secs(3600)).await;
             200
         }
+        // Without a word in the output: the server ends the connection.
+        Mood::Resets => std::panic::resume_unwind(Box::new("reset")),
         Mood::Slow => {
             tokio::time::sleep(Duration::from_millis(700)).await;
             204
@@ -285,6 +289,42 @@ fn every_alert_arrives_whatever_the_receiver_does() {
 }
 
 #[test]
+fn a_receiver_that_is_away_for_minutes_gets_everything_when_it_is_back() {
+    let Some(broker) = Broker::shared() else { return };
+    let receiver = Receiver::new();
+    let d = deployment(
+        broker,
+        "hooksaway",
+        &[("abuse", &receiver, "deliver = \"every\"\ntimeout_s = 15\nconcurrency = 8")],
+    );
+    let mut dice = Dice(seed());
+    let phase = Duration::from_secs(if is_campaign() { 60 } else { 3 });
+    let one = d.start_desk("one");
+    wait_until("it is active", LIMIT, || is_active(&one));
+    let all = alerts(&mut dice, 0, 100);
+    let mut parts = all.chunks(all.len() / 5);
+    let began = Instant::now();
+    for mood in [Mood::Status(500), Mood::Hangs, Mood::Resets, Mood::RetryAfter(1)] {
+        receiver.mood(mood);
+        write(&d, parts.next().unwrap());
+        std::thread::sleep(phase);
+        assert_eq!(receiver.taken().len(), 0);
+    }
+    receiver.mood(Mood::Slow);
+    let away_s = began.elapsed().as_secs_f64();
+    let back = Instant::now();
+    parts.for_each(|part| write(&d, part));
+    await_taken(&receiver, all.len(), Duration::from_secs(240));
+    check_every(&receiver, &all);
+    let tries = receiver.got().len();
+    eprintln!(
+        "away for {away_s:.0} s: {} alerts, all there {:.0} s after, {tries} requests",
+        all.len(),
+        back.elapsed().as_secs_f64()
+    );
+}
+
+#[test]
 fn a_desk_that_dies_sends_nothing_twice_that_was_confirmed_and_loses_nothing() {
     let Some(broker) = Broker::shared() else { return };
     let receiver = Receiver::new();
@@ -298,6 +338,10 @@ fn a_desk_that_dies_sends_nothing_twice_that_was_confirmed_and_loses_nothing() {
     for (n, part) in all.chunks(all.len() / kills as usize + 1).enumerate() {
         receiver.mood(if n % 2 == 0 { Mood::Mixed } else { Mood::Fine });
         write(&d, part);
+        if n == 0 {
+            // So that something was confirmed before a kill, however long it takes to begin.
+            await_taken(&receiver, part.len() / 2, LIMIT);
+        }
         std::thread::sleep(Duration::from_millis(300 + dice.below(2500)));
         let victim = (0..2).find(|&i| desks[i].log().contains("http://") && is_active(&desks[i]));
         active_killed += u32::from(victim.is_some());

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use jsonschema::Validator;
@@ -11,6 +12,7 @@ use mailfuse::core::alert::{
     Action, Alert, AlertKind, Burst, DomainShare, Evidence, Exempt, Pattern, RelayShare, Severity, Signal,
 };
 use mailfuse::core::decision::Decisions;
+use mailfuse::directory::entry::{Entry, parse as parse_entry};
 use mailfuse::event::{
     Auth, Complaint, Decoded, Event, Kind, Limits, Outcome, Recipients, Send, Status, Timestamp, decode, encode, fold,
 };
@@ -172,6 +174,49 @@ fn example_control_records_validate_and_are_what_we_write() {
     ] {
         assert!(!schema.is_valid(&wrong), "{wrong}");
         assert!(Decisions::parse(wrong.to_string().as_bytes()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn example_entries_of_the_directory_validate_and_are_read() {
+    let schema = schema(include_str!("../schemas/directory.schema.json"));
+    let lines: Vec<&str> = include_str!("../schemas/examples/directory.jsonl").lines().collect();
+    for line in &lines {
+        check_valid(&schema, line.as_bytes());
+        let entry = parse_entry(line.as_bytes(), &mut HashMap::new()).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let written = match entry {
+            Entry::Account(account) => serde_json::to_value(account).unwrap(),
+            Entry::Tenant(tenant) => serde_json::to_value(tenant).unwrap(),
+        };
+        let mut read: Value = serde_json::from_str(line).unwrap();
+        read.as_object_mut().unwrap().remove("v");
+        assert_eq!(written, read, "everything that a line says is kept");
+    }
+    // What we refuse, the schema refuses; time zones are beyond it, and bytes.
+    let entry: Value = serde_json::from_str(lines[1]).unwrap();
+    let with = |field: &str, value: Value| {
+        let mut wrong = entry.clone();
+        wrong[field] = value;
+        wrong
+    };
+    for wrong in [
+        with("v", json!(2)),
+        with("account", json!(7)),
+        with("account", json!("")),
+        with("tenant", json!("x".repeat(257))),
+        with("created", json!("yesterday")),
+        with("plan", json!([])),
+        with("contact", json!("")),
+        with("aliases", json!(vec!["a"; 101])),
+        with("aliases", json!([7])),
+        with("was", json!([{"account": "a@shop.example"}])),
+        with("was", json!([{"account": "", "until": 0}])),
+        with("was", json!([{"account": "a@shop.example", "until": "once"}])),
+        json!({"v": 1, "name": "Shop Ltd"}),
+        json!([1, "a@shop.example"]),
+    ] {
+        assert!(!schema.is_valid(&wrong), "{wrong}");
+        assert!(parse_entry(wrong.to_string().as_bytes(), &mut HashMap::new()).is_err(), "{wrong}");
     }
 }
 
@@ -434,8 +479,9 @@ fn alert() -> impl Strategy<Value = Alert> {
         by,
     });
     let lists = (vec(evidence(), 1..4), vec(relay, 0..4), of(burst()), of(exempt));
-    (kinds, strings, lists, stamp(), finite()).prop_map(|(kinds, strings, lists, ts, score)| {
+    (kinds, strings, lists, stamp(), (finite(), any::<bool>())).prop_map(|(kinds, strings, lists, ts, rest)| {
         let (kind, severity, pattern, action) = kinds;
+        let (score, heartbeat) = rest;
         let (id, incident, account, tenant, by) = strings;
         let (mut evidence, relays, burst, mut exempt) = lists;
         if kind == AlertKind::Cleared {
@@ -444,7 +490,8 @@ fn alert() -> impl Strategy<Value = Alert> {
         }
         #[rustfmt::skip]
         let alert = Alert {
-            v: 1, id, kind, ts, severity, account, tenant, incident, score, pattern, evidence, relays, burst, action, exempt, by,
+            v: 1, id, kind, ts, severity, account, tenant, incident, score, pattern, evidence, relays, burst, action, exempt,
+            heartbeat, by,
         };
         alert
     })

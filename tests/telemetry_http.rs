@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use core_support::{BEGIN_S, Detector, at, policy, send};
 use mailfuse::core::alert::{AlertKind, Severity};
 use mailfuse::core::policy::Detect;
+use mailfuse::telemetry::access::Access;
 use mailfuse::telemetry::account::AccountView;
 use mailfuse::telemetry::http::{self, CONNECTIONS_MAX};
 use mailfuse::telemetry::metrics::Metrics;
@@ -124,11 +125,12 @@ fn serve() -> Server {
     let (fake, metrics) = (Arc::new(Fake::default()), Arc::new(Metrics::new()));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let access = Arc::new(Access::new(address, "", &[], metrics.http_wrong_tokens.clone()));
     let (stop, stopped) = watch::channel(false);
     let (live, shown) = (Arc::clone(&fake), Arc::clone(&metrics));
     let served = std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let done = runtime.block_on(http::serve(listener, live, shown, axum::Router::new(), stopped));
+        let done = runtime.block_on(http::serve(listener, access, live, shown, axum::Router::new(), stopped));
         // A core that hangs holds its thread.
         runtime.shutdown_timeout(Duration::from_millis(100));
         done
@@ -151,13 +153,15 @@ impl Server {
             });
         let header = |name: &str| answer.headers().get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
         assert_eq!((header("cache-control"), header("x-content-type-options")), ("no-store".into(), "nosniff".into()));
+        assert_eq!(header("content-security-policy"), "default-src 'none'");
         let (status, kind) = (answer.status().as_u16(), header("content-type"));
         (status, kind, answer.body_mut().read_to_string().unwrap())
     }
 
     fn get(&self, path: &str) -> (u16, Value) {
         let (status, kind, body) = self.ask("GET", path);
-        assert_eq!(kind, "application/json", "{path}: {body}");
+        let wanted = if status < 400 { "application/json" } else { "application/problem+json" };
+        assert_eq!(kind, wanted, "{path}: {body}");
         (status, serde_json::from_str(&body).unwrap())
     }
 
@@ -165,7 +169,10 @@ impl Server {
     fn problem(&self, path: &str, status: u16, error: &str) -> Value {
         let (got, body) = self.get(path);
         assert_eq!(got, status, "{path}: {body}");
-        assert!(body["error"].as_str().unwrap().contains(error), "{path}: {body}");
+        assert!(body["detail"].as_str().unwrap().contains(error), "{path}: {body}");
+        assert_eq!(body["status"], status, "{path}: {body}");
+        let (_, _, page) = self.ask("GET", body["type"].as_str().unwrap());
+        assert!(page.starts_with(&format!("{status} {}\n", body["title"].as_str().unwrap())), "{path}: {page}");
         assert!(body["cure"].as_str().unwrap().len() > 5, "{path}: {body}");
         body
     }
@@ -181,7 +188,7 @@ fn every_page_answers_and_the_index_names_them_all() {
     let server = serve();
     let (status, kind, index) = server.ask("GET", "/");
     assert_eq!((status, &*kind), (200, "text/plain; charset=utf-8"));
-    for page in ["/metrics", "/healthz", "/readyz", "/v1/status", "/v1/accounts/{account}"] {
+    for page in ["/metrics", "/healthz", "/readyz", "/v1/status", "/v1/openapi.json", "/v1/accounts/{account}"] {
         assert!(index.lines().any(|l| l.split(' ').next() == Some(page)), "{page} is not in {index}");
     }
     assert_eq!(server.get("/healthz"), (200, json!({"status": "ok"})));
@@ -198,7 +205,7 @@ fn every_page_answers_and_the_index_names_them_all() {
     server.problem("/v1/nothing", 404, "no such page");
     server.problem("/v1/accounts/", 404, "no such page");
     let (status, kind, body) = server.ask("DELETE", "/v1/status");
-    assert_eq!((status, &*kind), (405, "application/json"), "{body}");
+    assert_eq!((status, &*kind), (405, "application/problem+json"), "{body}");
     server.end();
 }
 
@@ -212,16 +219,16 @@ fn an_account_is_here_or_elsewhere_or_unknown_or_not_there_yet() {
     assert_eq!((&body["idle_s"], &body["windows"][0]["messages"]), (&json!(60), &json!(1)));
 
     let elsewhere = server.problem("/v1/accounts/there@a.example", 421, "partition 8");
-    assert_eq!((&elsewhere["partition"], &elsewhere["instance"]), (&json!(8), &json!("http://two.example:9090")));
+    assert_eq!((&elsewhere["partition"], &elsewhere["ask_instance"]), (&json!(8), &json!("http://two.example:9090")));
     assert!(elsewhere["cure"].as_str().unwrap().contains("http://two.example:9090"));
     let somewhere = server.problem("/v1/accounts/somewhere@a.example", 421, "partition 9");
-    assert!(somewhere.get("instance").is_none(), "{somewhere}");
+    assert!(somewhere.get("ask_instance").is_none(), "{somewhere}");
 
     let unknown = server.problem("/v1/accounts/typo@a.example", 404, "not known here");
     assert!(!unknown.to_string().contains("typo"), "an answer must not put names into logs: {unknown}");
     server.problem("/v1/accounts/early@a.example", 503, "partition 5 is being restored");
     server.problem("/v1/accounts/%FF", 400, "UTF-8");
-    server.problem(&format!("/v1/accounts/{}", "x".repeat(2000)), 400, "longer than");
+    server.problem(&format!("/v1/accounts/{}", "x".repeat(2000)), 404, "more than 1024 bytes");
     // A defect in one answer is an error of that answer.
     server.problem("/v1/accounts/boom@a.example", 500, "failed");
     assert_eq!(server.get("/healthz").0, 200);

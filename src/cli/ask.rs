@@ -87,6 +87,7 @@ pub(super) fn encoded(text: &str) -> String {
 /// Where there is no answer within 15 seconds, or one that is an error: with what it says, and its cure.
 pub(super) fn send(asked: &Asked, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failure> {
     let base = asked.base()?;
+    let takes_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
     let mut request = Request::builder().method(method).uri(format!("{base}{path}"));
     if let Some(token) = asked.token()? {
         request = request.header("authorization", token);
@@ -94,6 +95,8 @@ pub(super) fn send(asked: &Asked, method: Method, path: &str, body: Option<Value
     let agent = agent(base.starts_with("https:"));
     let answer = match body {
         Some(body) => agent.run(request.header("content-type", "application/json").body(body.to_string())?),
+        // Said to be empty: what may be a body has to be declared as JSON.
+        None if takes_body => agent.run(request.body("")?),
         None => agent.run(request.body(())?),
     };
     let mut answer = answer.with_context(|| format!("{base} does not answer: does it run, and is it named right?"))?;

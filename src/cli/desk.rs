@@ -41,7 +41,7 @@ enum Command {
         to: PathBuf,
     },
     #[command(flatten)]
-    Decide(decide::Command),
+    Decide(Box<decide::Command>),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {

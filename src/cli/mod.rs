@@ -19,6 +19,7 @@ mod state;
 mod stop;
 mod summary;
 mod table;
+mod token;
 mod topics;
 mod webhook;
 
@@ -50,6 +51,8 @@ enum Command {
     Desk(desk::Arguments),
     /// Try the endpoints that alerts are sent to, and have messages sent again
     Webhook(webhook::Arguments),
+    /// Make tokens for those who may ask an instance over HTTP
+    Token(token::Arguments),
     /// Write logs or events to the topic that `run` reads
     Publish(publish::Arguments),
     /// Look at records that could not be read, and publish again those that now can be
@@ -100,6 +103,7 @@ pub fn run() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Desk(arguments) => desk::run(&arguments),
         Command::Webhook(arguments) => webhook::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Rejects(arguments) => rejects::run(&arguments),
         Command::State(arguments) => state::run(&arguments),

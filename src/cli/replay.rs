@@ -88,7 +88,7 @@ pub(super) struct Arguments {
     /// Begin with what an earlier replay has learned
     #[arg(long, value_name = "FILE")]
     load_state: Option<PathBuf>,
-    /// What people have decided about accounts (exempt, tolerate, pin, close), one control record a line
+    /// What people have decided (exempt, tolerate, pin, close, hijack), one control record a line
     #[arg(long, value_name = "FILE")]
     control: Option<PathBuf>,
     /// Keep what was learned, for the next log
@@ -398,6 +398,10 @@ fn give(
         if let Some(sink) = sink {
             serde_json::to_writer(&mut *sink, &alert)?;
             sink.write_all(b"\n")?;
+        }
+        // Nobody's hijack: summary and report are about those.
+        if alert.heartbeat {
+            continue;
         }
         incidents.note(&alert);
         if let Some(kept) = &mut keep {

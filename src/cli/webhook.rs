@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::core::alert::Severity;
 use crate::desk::mail::settings::Mailbox;
 use crate::desk::sender;
-use crate::desk::webhook::body::{Message, What, prepare};
+use crate::desk::webhook::body::{IncidentState, Message, What, prepare};
 use crate::desk::webhook::client::{Client, SystemResolver};
 use crate::desk::webhook::outcome::Outcome;
 use crate::desk::webhook::settings::Endpoint;
@@ -140,7 +140,7 @@ async fn one(endpoint: &Endpoint, mailbox: Option<&Mailbox>) -> Result<Outcome, 
         what: What::Other {
             summary: format!("A test of mailfuse: the endpoint {} works.", endpoint.name),
             // So that nothing stays open at a receiver that keeps incidents.
-            over: true,
+            state: IncidentState::Cleared,
             data: serde_json::json!({ "endpoint": endpoint.name }),
         },
     };

@@ -186,7 +186,7 @@ impl Config {
         })?;
         config.policy([0; 16]).map_err(|source| Error::Policy { name: name.to_owned(), source })?;
         config.kafka.check().map_err(|source| Error::Kafka { name: name.to_owned(), source })?;
-        let run = config.run.check().and_then(|()| config.http.address().map(drop));
+        let run = config.run.check().and_then(|()| config.http.check());
         run.map_err(|source| Error::Run { name: name.to_owned(), source })?;
         config.desk.check().map_err(|source| Error::Desk { name: name.to_owned(), source })?;
         Ok(config)
@@ -363,6 +363,18 @@ mod tests {
         let given: toml::Table = toml::from_str(&text).unwrap();
         let stated = given["desk"]["mail"][0].as_table().unwrap().len();
         assert_eq!(stated, toml::Table::try_from(Mailbox::default()).unwrap().len(), "every key");
+    }
+
+    #[test]
+    fn the_token_of_the_reference_can_be_used() {
+        use crate::telemetry::access::Right;
+        let block: Vec<&str> = REFERENCE.lines().filter_map(|l| l.strip_prefix("#   ")).collect();
+        let begin = block.iter().position(|l| *l == "[[http.token]]").unwrap();
+        let token = &Config::parse(&block[begin..begin + 4].join("\n"), "reference").unwrap().http.token[0];
+        assert_eq!((&*token.name, &*token.roles), ("console", &[Right::Look][..]));
+        assert!(block[begin + 3].contains(&token.hash.to_string()));
+        check("[[http.token]]\nname = \"x\"\nroles = [\"look\"]\n", "http.token `x`: hash is missing");
+        check("[[http.token]]\nname = \"x\"\nroles = [\"lok\"]\n", "lok");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::alert::Severity;
 use super::baseline::{Baseline, DAY_S, Teaches};
+use super::beat;
 use super::before::Before;
 use super::codec::read_ahead;
 use super::contacts::Contacts;
@@ -446,9 +447,11 @@ impl Account {
         incident
     }
 
-    /// Whether the account has been idle for so long that it counts as never met.
+    /// Whether the account has been idle for so long that it counts as never met; one of heartbeats soon is.
     pub fn is_forgotten(&self, now_s: u32, policy: &Policy) -> bool {
-        now_s.saturating_sub(self.now_s()) >= policy.detect.forget_days.saturating_mul(DAY_S)
+        let after_s =
+            if beat::is_beat(&self.name) { beat::FORGET_S } else { policy.detect.forget_days.saturating_mul(DAY_S) };
+        now_s.saturating_sub(self.now_s()) >= after_s
     }
 
     /// Bytes that it takes, on the heap and off it.

@@ -38,6 +38,9 @@ pub struct Alert {
     /// What it was raised in spite of; absent where nothing was exempt, and on `cleared`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exempt: Option<Exempt>,
+    /// Whether it answers a heartbeat ([`super::beat`]): nobody is to act on it. Not written where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub heartbeat: bool,
     /// Program version and configuration digest.
     pub by: String,
 }

@@ -8,6 +8,7 @@
 pub mod account;
 pub mod alert;
 pub mod baseline;
+pub mod beat;
 pub mod before;
 mod codec;
 pub mod contacts;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::account::Account;
 use super::alert::{Action, Alert, AlertKind, Severity};
 use super::baseline::DAY_S;
+use super::beat;
 pub use super::codec::Unreadable;
 use super::decided::{Bar, Decided};
 use super::decision::Decisions;
@@ -167,6 +168,11 @@ impl Shard {
         self.accounts.give_all(give);
     }
 
+    /// How many incidents are open, heartbeats' left out.
+    pub fn open(&self) -> usize {
+        self.open_incidents().filter(|(account, _)| !beat::is_beat(account.name())).count()
+    }
+
     /// Open incidents, by the moment they are due to be cleared.
     pub fn open_incidents(&self) -> impl Iterator<Item = (&Account, &Incident)> {
         self.due.iter().filter_map(|&(_, place)| {
@@ -304,9 +310,15 @@ impl Shard {
             let stratum = verdict::first_stratum(&self.policy, seconds(ts_ms), seconds(self.history_since.0));
             return self.accounts.insert(Account::new(name, ts_ms, stratum), true);
         };
+        let due_ms = self.due_ms(place);
         let account = self.accounts.touch(place);
-        if account.incident.is_none() && account.is_forgotten(seconds(ts_ms), &self.policy) {
+        let may = account.incident.is_none() || beat::is_beat(name);
+        if may && account.is_forgotten(seconds(ts_ms), &self.policy) {
             *account = Account::new(name, ts_ms, Stratum::New);
+            // Of a heartbeat's incident no end is said: nobody was told of its beginning.
+            if let Some(due_ms) = due_ms {
+                self.due.remove(&(due_ms, place as u32));
+            }
         }
         place
     }
@@ -344,6 +356,10 @@ impl Shard {
         self.due.remove(&(due_ms, place as u32));
         let account = self.accounts.touch(place);
         let Some(incident) = account.close(due_ms) else { return };
+        // Of a heartbeat's nobody was told that it began.
+        if beat::is_beat(account.name()) {
+            return;
+        }
         out.push(Alert {
             v: 1,
             id: incident::alert_id(&incident.id, AlertKind::Cleared),
@@ -360,6 +376,7 @@ impl Shard {
             burst: incident.totals.burst(),
             action: Action::None,
             exempt: None,
+            heartbeat: false,
             by: self.policy.by.clone(),
         });
     }
@@ -438,6 +455,7 @@ impl Shard {
         let (id, score, pattern) = (incident.id.to_string(), incident.score, incident.pattern);
         let burst = incident.totals.burst();
         let relays = account.incident.as_ref().map(|i| i.totals.relays(account.relay_names())).unwrap_or_default();
+        let heartbeat = beat::is_beat(account.name());
         out.push(Alert {
             v: 1,
             id: incident::alert_id(&id, kind),
@@ -453,10 +471,12 @@ impl Shard {
             relays,
             burst,
             action: match severity {
+                _ if heartbeat => Action::None,
                 Severity::Warning => Action::Throttle,
                 Severity::Critical => Action::SuspendAccount,
             },
             exempt: exempt.map(|e| e.told()),
+            heartbeat,
             by: self.policy.by.clone(),
         });
     }

@@ -47,7 +47,7 @@ impl Live for View {
     }
 
     fn account(&self, _: &str) -> AccountAnswer {
-        AccountAnswer::NotReady("this is a desk: accounts are known to the instances of `mailfuse run`".to_owned())
+        AccountAnswer::Nowhere("this is a desk: accounts are known to the instances of `mailfuse run`".to_owned())
     }
 }
 
@@ -77,7 +77,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     if let Some(listener) = listener {
-        runtime.spawn(telemetry::serve(listener, Arc::new(view), metrics, desk.router(), stopped));
+        let access = Arc::new(run::access(config, &listener, &metrics)?);
+        runtime.spawn(telemetry::serve(listener, access, Arc::new(view), metrics, desk.router(), stopped));
         tracing::info!("http://{}/ has incidents and alerts", http.map(|a| a.to_string()).unwrap_or_default());
     }
     let broken = runtime.block_on(async {

@@ -18,10 +18,13 @@ use super::feedback;
 use super::index::query::{self, Alerts, Deliveries, Incidents};
 use super::index::{Error, reader};
 use super::shared::{IndexState, Role, Shared};
+use crate::telemetry::access::{Right, Who};
 use crate::telemetry::http::Problem;
 
 /// Questions that are answered at a time.
 const ASKING_MAX: usize = 8;
+/// The largest whole number that every reader of JSON has exactly (RFC 8259, section 6).
+const CURSOR_MAX: i64 = (1 << 53) - 1;
 /// Time for an answer to be found.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -119,24 +122,53 @@ pub(super) fn fold(name: &mut Option<String>) {
 pub(super) type Asked<Q> = Result<Query<Q>, QueryRejection>;
 
 pub(super) fn understood<Q>(asked: Asked<Q>) -> Result<Q, Problem> {
-    asked
-        .map(|Query(q)| q)
-        .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, e.body_text(), "/ lists what each page can be asked for."))
+    asked.map(|Query(q)| q).map_err(|e| {
+        Problem::new(StatusCode::BAD_REQUEST, e.body_text(), "/v1/openapi.json says what each page can be asked for.")
+    })
 }
 
+/// Refuses what no answer could hold: an empty page would say that there is none.
+pub(super) fn within<const N: usize>(
+    words: [(&str, &Option<String>, &[&str]); N],
+    cursor: Option<i64>,
+    limit: Option<u32>,
+) -> Result<(), Problem> {
+    let bad = |detail: String| {
+        Problem::new(StatusCode::BAD_REQUEST, detail, "/v1/openapi.json says what each page can be asked for.")
+    };
+    for (name, given, known) in words {
+        if given.as_ref().is_some_and(|g| !known.contains(&g.as_str())) {
+            return Err(bad(format!("{name} must be {}", known.join(" or "))));
+        }
+    }
+    if cursor.is_some_and(|n| !(0..=CURSOR_MAX).contains(&n)) {
+        return Err(bad(format!("a cursor must lie between 0 and {CURSOR_MAX}")));
+    }
+    if limit.is_some_and(|n| !(1..=query::PAGE_MAX).contains(&n)) {
+        return Err(bad(format!("limit must lie between 1 and {}", query::PAGE_MAX)));
+    }
+    Ok(())
+}
+
+const SEVERITIES: &[&str] = &["warning", "critical"];
+
 async fn incidents(State(desk): State<Desk>, asked: Asked<Incidents>) -> Result<Response, Problem> {
-    let q = understood(asked)?;
+    let mut q = understood(asked)?;
+    within([("state", &q.state, &["open", "over"]), ("severity", &q.severity, SEVERITIES)], q.before, q.limit)?;
+    fold(&mut q.account);
     // Its incidents may be older than its name.
     let accounts =
         q.account.as_ref().map(|account| desk.shared.directory.directory().names(account)).unwrap_or_default();
     Ok(Json(ask(&desk, move |c| query::incidents(c, &q, &accounts)).await?).into_response())
 }
 
-async fn directory(State(desk): State<Desk>) -> impl IntoResponse {
-    Json(desk.shared.directory.standing())
+async fn directory(State(desk): State<Desk>, who: Who) -> Result<Response, Problem> {
+    who.require(Right::Look)?;
+    Ok(Json(desk.shared.directory.standing()).into_response())
 }
 
-async fn known(State(desk): State<Desk>, Path(name): Path<String>) -> Result<Response, Problem> {
+async fn known(State(desk): State<Desk>, who: Who, Path(name): Path<String>) -> Result<Response, Problem> {
+    who.require(Right::Look)?;
     match desk.shared.directory.directory().find(&name) {
         Some(found) => Ok(Json(found).into_response()),
         None => Err(Problem::new(
@@ -149,12 +181,14 @@ async fn known(State(desk): State<Desk>, Path(name): Path<String>) -> Result<Res
 
 async fn alerts(State(desk): State<Desk>, asked: Asked<Alerts>) -> Result<Response, Problem> {
     let mut q = understood(asked)?;
+    within([("severity", &q.severity, SEVERITIES)], q.after, q.limit)?;
     fold(&mut q.account);
     Ok(Json(ask(&desk, move |c| query::alerts(c, &q)).await?).into_response())
 }
 
 async fn deliveries(State(desk): State<Desk>, asked: Asked<Deliveries>) -> Result<Response, Problem> {
     let q = understood(asked)?;
+    within([("state", &q.state, &["pending", "delivered", "dead"])], q.before, q.limit)?;
     Ok(Json(ask(&desk, move |c| query::deliveries(c, &q)).await?).into_response())
 }
 

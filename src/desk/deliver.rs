@@ -4,20 +4,25 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::feedback::record::Word;
 use super::index::query;
 use super::notice::Said;
-use super::record::{DELIVERY, GROUP, Record};
+use super::record::{self, DELIVERY, GROUP, Record};
 use super::webhook::body::{Counts, Incident, IncidentState, Message, What};
-use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, STORM_LANE, Told};
+use super::webhook::digest::CLOCKS_MS;
+use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, STORM_LANE, Taken, Told, alerts_since};
 use super::webhook::outbox::{Limits, NotAdded, Outbox};
 use super::webhook::outcome::Outcome;
 use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, EndpointRecord, State};
-use super::webhook::settings::{Deliver, Endpoint, Facts};
+use super::webhook::settings::{Deliver, Endpoint, Facts, Format};
+use super::webhook::sign::webhook_id;
 use crate::core::alert::{Alert, AlertKind, Severity};
 use crate::directory::Facts as Customer;
 
 /// Messages that wait at an endpoint; beyond them alerts wait in their topic.
 pub const PENDING_MAX: usize = 10_000;
+/// What a message is called that says who looks after an incident.
+pub const ACKNOWLEDGED: &str = "incident.acknowledged";
 /// An alert makes at most so many messages at an endpoint.
 const ROOM: usize = 4;
 
@@ -80,7 +85,7 @@ impl Deliveries {
 
     /// Everything is in. Returns the ids of the alerts that messages which wait are made of, and of how many such messages: to be
     /// given back with [`Deliveries::give`].
-    pub fn restored(&mut self) -> HashMap<String, usize> {
+    pub fn restored(&mut self, now_ms: i64) -> HashMap<String, usize> {
         let mut unknown = BTreeMap::<String, usize>::new();
         for (key, record) in std::mem::take(&mut self.restoring) {
             if record.state == State::Pending {
@@ -101,6 +106,11 @@ impl Deliveries {
                 "messages wait for an endpoint that is configured no more: they are not sent"
             );
         }
+        for group in self.groups.values().filter(|group| matches!(group.holds, Holds::Digest(_))) {
+            if self.outbox.reopen(&group.endpoint, &group.id, now_ms.saturating_add(CLOCKS_MS)) {
+                self.grouping.restore(group);
+            }
+        }
         let mut wanting = HashMap::new();
         for id in self.groups.values().flat_map(alerts_of) {
             *wanting.entry(id.clone()).or_default() += 1;
@@ -119,8 +129,8 @@ impl Deliveries {
         self.endpoints.iter().find(full).map(|e| &*e.name)
     }
 
-    /// Takes an alert with its number; `tenant` is its incident's, where it is of an account. `told` is what each endpoint knows of its incident, and learns of it. Returns what must be
-    /// recorded before anything is sent.
+    /// Takes an alert with its number; `tenant` is its incident's, where it is of an account. `told` is what each endpoint knows of
+    /// its incident, and learns of it. Returns what must be recorded before anything is sent.
     pub fn take(
         &mut self,
         said: &Arc<Said>,
@@ -140,29 +150,72 @@ impl Deliveries {
             let not_before_ms = endpoint.not_before_ms(severity(said), now_ms);
             let kind = kind(said);
             let news = News { tenant, ..news(said, &name, &kind, n, knows, not_before_ms) };
-            let (delivery, group) = match deliver {
+            let plan = match deliver {
                 Deliver::Every => {
                     let delivery = grouping::every(&news, now_ms);
                     let holds =
                         Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
                     let group = Group { v: 1, endpoint: name.clone(), id: delivery.id.clone(), holds };
-                    (Some(delivery), group)
+                    Plan::New { delivery, group }
                 }
-                Deliver::Grouped => match self.grouping.add(&news, now_ms, &self.outbox) {
-                    Plan::New { delivery, group } => (Some(delivery), group),
-                    Plan::Folded { group, not_before_ms } => {
-                        let changed = self.outbox.hasten(&name, &group.id, not_before_ms);
-                        records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
-                        (None, group)
-                    }
-                },
+                Deliver::Grouped => self.grouping.add(&news, now_ms, &self.outbox),
+                Deliver::Digest => self.grouping.digest(&news, now_ms, &self.outbox),
             };
-            let in_storm = matches!(group.holds, Holds::Storm(_));
-            told.insert(name, if in_storm && knows != Told::Itself { Told::InStorm } else { Told::Itself });
+            let (delivery, group) = match plan {
+                Plan::New { delivery, group } => (Some(delivery), group),
+                Plan::Folded { group, not_before_ms } => {
+                    let changed = self.outbox.hasten(&name, &group.id, not_before_ms);
+                    records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
+                    (None, group)
+                }
+            };
+            told.insert(name, group.tells(knows));
             self.hold(&group, said);
             if let Some(delivery) = delivery {
                 records.push(Record::Delivery(Box::new(self.add(delivery))));
             }
+            records.push(Record::Group(Box::new(group)));
+        }
+        records
+    }
+
+    /// Tells everybody who has had a message of an incident that somebody looks after it. Returns what must be recorded.
+    pub fn acknowledged(&mut self, incident: &record::Incident, word: &Word, now_ms: i64) -> Vec<Record> {
+        let mut records = Vec::new();
+        for i in 0..self.endpoints.len() {
+            let endpoint = &self.endpoints[i];
+            let (tenant, pattern) = (Some(&*incident.tenant), Some(incident.pattern));
+            let facts = Facts { kind: ACKNOWLEDGED, severity: incident.severity, tenant, pattern };
+            let knows = incident.told.get(&endpoint.name) == Some(&Told::Itself);
+            // An alert manager knows alerts, not who looks after them.
+            if !knows || endpoint.format == Format::Alertmanager || !endpoint.wants(&facts, true) {
+                continue;
+            }
+            let delivery = Delivery {
+                endpoint: endpoint.name.clone(),
+                id: webhook_id(&endpoint.name, &format!("acknowledged {}", incident.id)),
+                incident: incident.id.clone(),
+                seq: incident.alerts.last().map_or(0, |s| s.n),
+                created_ms: now_ms,
+                not_before_ms: endpoint.not_before_ms(incident.severity, now_ms),
+            };
+            let taken = Taken {
+                incident: incident.id.clone(),
+                account: incident.account.clone(),
+                tenant: incident.tenant.clone(),
+                severity: incident.severity,
+                by: word.by.clone(),
+                at: word.at,
+                note: word.note.clone(),
+            };
+            let group = Group {
+                v: 1,
+                endpoint: delivery.endpoint.clone(),
+                id: delivery.id.clone(),
+                holds: Holds::Taken(taken),
+            };
+            self.groups.insert((group.endpoint.clone(), group.id.clone()), group.clone());
+            records.push(Record::Delivery(Box::new(self.add(delivery))));
             records.push(Record::Group(Box::new(group)));
         }
         records
@@ -250,7 +303,7 @@ impl Deliveries {
             for said in alerts {
                 self.hold(&group, &Arc::new(said));
             }
-            // A storm has no alerts to hold.
+            // Not all have alerts to hold.
             self.groups.insert((group.endpoint.clone(), group.id.clone()), group);
         }
         Some(self.recorded(vec![change], now_ms))
@@ -344,6 +397,30 @@ impl Deliveries {
                 customer: None,
                 what: What::Storm(storm.clone()),
             },
+            (Some(Holds::Digest(digest)), _) => Message {
+                id,
+                kind: "digest".to_owned(),
+                at: digest.due,
+                severity: digest.severity,
+                incident: digest.incident(),
+                link: if self.link.is_empty() { String::new() } else { alerts_since(&self.link, digest.first_seq) },
+                customer: None,
+                what: What::Digest(Box::new(digest.clone())),
+            },
+            (Some(Holds::Taken(taken)), _) => Message {
+                id,
+                kind: ACKNOWLEDGED.to_owned(),
+                at: taken.at,
+                severity: taken.severity,
+                incident: taken.incident.clone(),
+                link: self.link_to(&taken.incident),
+                customer: None,
+                what: What::Other {
+                    summary: taken.summary(),
+                    state: IncidentState::Acknowledged,
+                    data: serde_json::to_value(taken).unwrap_or_default(),
+                },
+            },
             (_, Some(Said::Account(last))) => Message {
                 id,
                 kind: kind(parts[parts.len() - 1]),
@@ -368,7 +445,7 @@ impl Deliveries {
                 customer: None,
                 what: What::Other {
                     summary: notice.evidence.first().map(|r| r.text.clone()).unwrap_or_default(),
-                    over: false,
+                    state: IncidentState::Open,
                     data: serde_json::to_value(notice).unwrap_or_default(),
                 },
             },
@@ -383,7 +460,7 @@ impl Deliveries {
                 customer: None,
                 what: What::Other {
                     summary: format!("incident {}: its alerts are not stored any more", attempt.incident),
-                    over: false,
+                    state: IncidentState::Open,
                     data: serde_json::Value::Null,
                 },
             },
@@ -402,7 +479,7 @@ fn endpoint(record: EndpointRecord) -> Record {
 fn alerts_of(group: &Group) -> std::slice::Iter<'_, String> {
     match &group.holds {
         Holds::Incident { alerts, .. } => alerts.iter(),
-        Holds::Storm(_) => [].iter(),
+        Holds::Storm(_) | Holds::Digest(_) | Holds::Taken(_) => [].iter(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! The alerts topic has one partition, so that one member of the desk's group has it: that is the active desk (`role`), the
 //! others stand by. What it makes of the alerts goes to the `desk` topic, each time in one transaction with the offset of the
 //! alerts, so that whoever takes over forgets nothing. Every instance follows that topic into an index of its own (`index`)
-//! and answers questions from it ([`api`]). [`book`], [`groups`], [`notice`] and [`record`] are pure.
+//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`notice`] and [`record`] are pure.
 
 pub mod alone;
 pub mod api;
@@ -11,9 +11,11 @@ pub mod book;
 pub mod deliver;
 pub mod feedback;
 pub mod groups;
+pub mod heartbeat;
 pub mod index;
 pub mod mail;
 pub mod notice;
+mod pulse;
 pub mod record;
 mod role;
 pub mod sender;
@@ -61,8 +63,6 @@ pub struct Options<'a> {
     pub instance: &'a str,
     /// What it calls itself before the brokers.
     pub client_id: &'a str,
-    /// Whether its pages may change anything: where nobody but this host reaches them.
-    pub may_change: bool,
     /// After which silence it is taken for dead, in milliseconds.
     pub session_timeout_ms: u32,
 }

@@ -15,7 +15,9 @@ use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 use super::book::Book;
 use super::deliver::{Deliveries, PENDING_MAX};
 use super::feedback::clerk::{Clerk, Control, NoControl};
+use super::heartbeat::Heart;
 use super::notice::{Notice, Said};
+use super::pulse::Pulse;
 use super::record::{ALERT, Record};
 use super::sender::{Hands, chance};
 use super::shared::{self, Role, Shared};
@@ -176,7 +178,7 @@ fn work(shared: &Shared) -> Result<(), Error> {
         }
         active.hear();
         active.hold_back(&consumer);
-        if active.taken >= BATCH || (is_idle && (active.has_news() || active.is_due())) {
+        if active.taken >= BATCH || active.clerk.has_news() || (is_idle && (active.has_news() || active.is_due())) {
             active.write(&consumer)?;
         }
         // Nothing is sent before it is recorded that it is to be sent.
@@ -231,6 +233,7 @@ struct Active<'a> {
     clerk: Clerk,
     reader: &'a Reader,
     hands: Hands,
+    pulse: Option<Pulse<'a>>,
     /// Alerts are not taken, because too much waits to be delivered.
     is_held_back: bool,
     /// When it is looked at the deliveries again.
@@ -267,7 +270,13 @@ impl<'a> Active<'a> {
             })?;
         }
         book.restored();
-        let wanting = deliveries.restored();
+        if let Err(e) = clerk.look(reader, &t.control, &ours) {
+            tracing::warn!(
+                "{}: what was decided cannot be read, and nothing can be decided until it can: {e}",
+                t.control
+            );
+        }
+        let wanting = deliveries.restored(now_ms());
         if !wanting.is_empty() {
             // What waits to be delivered is little of what there is: it is read again rather than kept in mind.
             reader.read(&t.desk, 0, low, &ours, &mut |message| {
@@ -308,6 +317,7 @@ impl<'a> Active<'a> {
             clerk,
             reader,
             hands,
+            pulse: Pulse::begin(shared, now_ms())?,
             is_held_back: false,
             shown: forgot,
             taken: 0,
@@ -323,6 +333,11 @@ impl<'a> Active<'a> {
             return;
         }
         match serde_json::from_slice::<Said>(message.payload().unwrap_or_default()) {
+            Ok(Said::Account(alert)) if alert.heartbeat => {
+                if let Some(pulse) = &mut self.pulse {
+                    pulse.answer(&alert, now_ms());
+                }
+            }
             Ok(Said::Account(alert)) => {
                 self.book.know(self.shared.directory.directory());
                 let taken = self.book.take(*alert, now_ms(), BY);
@@ -375,14 +390,24 @@ impl<'a> Active<'a> {
             if let Some(why) = ended.outcome.why() {
                 tracing::warn!(endpoint = ended.endpoint, "not delivered: {why}");
             }
-            let records = self.deliveries.done(ended.attempt, &ended.outcome, now_ms, &mut chance);
-            self.records.extend(records);
+            match &mut self.pulse {
+                Some(pulse) if Heart::is_of(ended.attempt) => pulse.done(ended.attempt, &ended.outcome, now_ms),
+                _ => {
+                    let records = self.deliveries.done(ended.attempt, &ended.outcome, now_ms, &mut chance);
+                    self.records.extend(records);
+                }
+            }
+        }
+        if let Some(pulse) = &mut self.pulse {
+            pulse.tick(now_ms);
         }
         if self.deliveries.next_ms().is_some_and(|at| at <= now_ms) {
             self.records.extend(self.deliveries.expire(now_ms));
         }
         while let Ok(command) = self.shared.commands().try_recv() {
-            let records = self.clerk.grant(command, &mut self.book, &mut self.deliveries, now_ms);
+            // By the clock as it is now: a decision begins soon after.
+            let records =
+                self.clerk.grant(command, &mut self.book, &mut self.deliveries, crate::kafka::outlet::now_ms());
             self.records.extend(records);
         }
         if self.shown.elapsed() > Duration::from_millis(500) {
@@ -416,8 +441,10 @@ impl<'a> Active<'a> {
     }
 
     fn send(&mut self) {
+        let now_ms = now_ms();
+        let beats = self.pulse.as_mut().map(|pulse| pulse.due(now_ms)).unwrap_or_default();
         let customer = |incident: &str| self.book.incident(incident).and_then(|i| i.directory.clone());
-        for (attempt, message) in self.deliveries.due(now_ms(), &customer) {
+        for (attempt, message) in beats.into_iter().chain(self.deliveries.due(now_ms, &customer)) {
             self.hands.send(&attempt, &message);
         }
     }
@@ -457,7 +484,7 @@ impl<'a> Active<'a> {
             tracing::info!(incident = notice.incident, accounts = notice.accounts.len(), "{:?}", notice.kind);
         }
         (self.taken, self.has_moved) = (0, false);
-        self.clerk.stored();
+        self.clerk.stored(now_ms());
         self.shared.alerts_next.store(self.next_offset, Ordering::Release);
         self.shared.metrics.desk_open_incidents.set(self.book.open() as i64);
         Ok(())

@@ -17,6 +17,8 @@ pub struct Settings {
     pub keep_days: u32,
     /// Where people see more, for links in messages: the URL of this server as they reach it. Empty: messages have no links.
     pub link: String,
+    /// From one heartbeat to the next, in seconds; 0: none.
+    pub heartbeat_s: u32,
     /// Where alerts are sent.
     pub webhook: Vec<Endpoint>,
     /// Whom they are mailed to.
@@ -30,6 +32,7 @@ impl Default for Settings {
             database: String::new(),
             keep_days: 90,
             link: String::new(),
+            heartbeat_s: 0,
             webhook: Vec::new(),
             mail: Vec::new(),
         }
@@ -54,6 +57,14 @@ impl Settings {
     pub fn check(&self) -> Result<(), BadSettings> {
         if !(1..=3650).contains(&self.keep_days) {
             return Err(BadSettings::Range("keep_days must lie between 1 and 3650"));
+        }
+        if self.heartbeat_s != 0 && !(10..=86_400).contains(&self.heartbeat_s) {
+            return Err(BadSettings::Range("heartbeat_s must be 0 or lie between 10 and 86400"));
+        }
+        if self.heartbeat_s == 0 && self.endpoints().iter().any(|endpoint| endpoint.heartbeat) {
+            return Err(BadSettings::Range(
+                "heartbeat_s is 0, and an endpoint waits for heartbeats: set it, as to 300",
+            ));
         }
         webhook::settings::check(&self.webhook)?;
         Ok(mail::settings::check(&self.mail, &self.webhook)?)

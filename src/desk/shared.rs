@@ -58,6 +58,8 @@ pub struct Command {
     pub wish: Wish,
     /// Who.
     pub who: Arc<str>,
+    /// After this nobody waits for the answer: it is not to be done any more.
+    pub until: Instant,
     /// The answer, given when it is stored what was done.
     pub reply: Sender<Result<Value, Refused>>,
 }
@@ -112,8 +114,6 @@ pub struct Shared {
     pub(super) instance: String,
     pub(super) client_id: String,
     pub(super) session_timeout_ms: u32,
-    /// Whether pages may change anything: nobody but this host reaches them.
-    pub(super) may_change: bool,
     pub(super) metrics: Arc<Metrics>,
     /// The file of the index.
     pub(super) path: PathBuf,
@@ -148,7 +148,6 @@ impl Shared {
             instance: options.instance.to_owned(),
             client_id: options.client_id.to_owned(),
             session_timeout_ms: options.session_timeout_ms,
-            may_change: options.may_change,
             metrics,
             path,
             _folder: folder,

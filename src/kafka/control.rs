@@ -16,6 +16,8 @@ use crate::core::scope::Scope;
 
 /// A decision must begin this long after it was written, so that every instance knows it before its first event.
 pub const GRACE_MS: i64 = 10_000;
+/// A transaction that is open for longer is spoken of; those of the desk end within a minute.
+const LONG: Duration = Duration::from_secs(90);
 /// How often the end of the topic is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -133,11 +135,15 @@ impl Control {
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "100");
         let consumer: BaseConsumer<Context> = config.create_with_context(Context::default())?;
+        // Of a topic it knows the end that open transactions have, too.
+        config.set("isolation.level", "read_uncommitted");
+        let ends: BaseConsumer<Context> = config.create_with_context(Context::default())?;
         let topic = &kafka.topics.control;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, 0, Offset::Beginning)?;
         consumer.assign(&list)?;
         let (mut at_end, mut looked, mut before) = (false, Instant::now() - LOOK, None);
+        let mut in_transaction: Option<Instant> = None;
         while !stop() {
             match consumer.poll(Duration::from_millis(50)) {
                 Some(Ok(message)) => {
@@ -160,7 +166,22 @@ impl Control {
             }
             looked = Instant::now();
             let now_ms = super::outlet::now_ms();
+            let Ok((_, end)) = ends.fetch_watermarks(topic, 0, Duration::from_secs(5)) else { continue };
             let Ok((_, high)) = consumer.fetch_watermarks(topic, 0, Duration::from_secs(5)) else { continue };
+            if high < end {
+                // What an open transaction holds was written before now, and comes when it is over.
+                let since = *in_transaction.get_or_insert(looked);
+                if since.elapsed() > LONG {
+                    tracing::warn!(
+                        "{topic}: a transaction has been open for more than {} s, and events wait for what it holds: look who \
+                         writes there (kafka-transactions.sh find-hanging)",
+                        LONG.as_secs()
+                    );
+                    in_transaction = Some(looked);
+                }
+                continue;
+            }
+            in_transaction = None;
             if self.next_offset.load(Ordering::Acquire) >= high {
                 self.read_until_ms.store(now_ms, Ordering::Release);
             } else if let Some((then_ms, h)) = before

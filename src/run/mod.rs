@@ -34,7 +34,7 @@ use crate::desk::{self, Desk};
 use crate::kafka::Kafka;
 use crate::kafka::outlet::Outlet;
 use crate::kafka::restore::{Allowed, Reader};
-use crate::telemetry::{self, Metrics, Reload};
+use crate::telemetry::{self, Access, Metrics, Reload};
 use orders::Order;
 use poll::{Lane, Poll};
 use shared::{Epoch, Parts, Shared};
@@ -71,6 +71,7 @@ pub struct Instance {
     runtime: tokio::runtime::Runtime,
     http_stop: tokio::sync::watch::Sender<bool>,
     http_address: Option<std::net::SocketAddr>,
+    http_access: Option<Arc<Access>>,
 }
 
 /// What the configuration says to the threads.
@@ -207,15 +208,18 @@ impl Instance {
             .enable_all()
             .build()?;
         let (http_stop, http_stopped) = tokio::sync::watch::channel(false);
+        let mut http_access = None;
         if let Some(listener) = listener {
+            let access = Arc::new(access(config, &listener, &metrics)?);
+            http_access = Some(Arc::clone(&access));
             let live = Arc::new(live::LiveView::new(&shared, instance_name(config, http_address)));
-            runtime.spawn(telemetry::serve(listener, live, metrics, more, http_stopped));
+            runtime.spawn(telemetry::serve(listener, access, live, metrics, more, http_stopped));
             tracing::info!(
                 "http://{}/ has metrics, status and accounts",
                 http_address.map(|a| a.to_string()).unwrap_or_default()
             );
         }
-        Ok(Self { shared, options, poll, workers, helpers, desk, runtime, http_stop, http_address })
+        Ok(Self { shared, options, poll, workers, helpers, desk, runtime, http_stop, http_address, http_access })
     }
 
     /// Where the HTTP server listens.
@@ -275,6 +279,9 @@ impl Instance {
                     );
                     self.shared.set_epoch(epoch);
                 }
+                if let Some(access) = &self.http_access {
+                    access.set_tokens(&config.http.token);
+                }
                 self.options.config = config;
                 self.shared.metrics.config(&digest);
                 self.shared.metrics.reloaded(Reload::Ok);
@@ -294,7 +301,10 @@ impl Instance {
         let old = self.shared.epoch();
         for (differs, key) in [
             (config.kafka != before.kafka, "kafka"),
-            (config.http != before.http, "http"),
+            (
+                Http { token: Vec::new(), ..config.http.clone() } != Http { token: Vec::new(), ..before.http.clone() },
+                "http.listen or http.advertise",
+            ),
             (config.desk != before.desk, "desk"),
             (config.directory != before.directory, "directory"),
             (config.log != before.log, "log"),
@@ -405,7 +415,6 @@ fn await_control(shared: &Shared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What this instance is called.
 /// The desk of an instance.
 ///
 /// # Errors
@@ -417,12 +426,21 @@ pub fn start_desk(config: &Config, http: Option<std::net::SocketAddr>, metrics: 
         directory: &config.directory,
         instance: &config.run.instance,
         client_id: &client_id(config, http),
-        may_change: http.is_some_and(|address| address.ip().is_loopback()),
         session_timeout_ms: config.run.session_timeout_ms,
     };
     Desk::start(&options, metrics)
 }
 
+/// Who is let in by the HTTP server of an instance.
+///
+/// # Errors
+/// Where the listener has no address.
+pub(crate) fn access(config: &Config, listener: &std::net::TcpListener, metrics: &Metrics) -> std::io::Result<Access> {
+    let http = &config.http;
+    Ok(Access::new(listener.local_addr()?, &http.advertise, &http.token, metrics.http_wrong_tokens.clone()))
+}
+
+/// What this instance is called.
 pub(crate) fn instance_name(config: &Config, http: Option<std::net::SocketAddr>) -> String {
     if !config.run.instance.is_empty() {
         return config.run.instance.clone();

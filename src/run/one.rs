@@ -182,15 +182,19 @@ pub(super) fn send_alerts(
     appended_ms: i64,
 ) -> Result<(), Stopped> {
     for alert in alerts.drain(..) {
-        shared.metrics.flagged(alert.kind, alert.severity);
-        tracing::info!(
-            incident = alert.incident,
-            account = alert.account,
-            score = alert.score,
-            "{:?} {:?}",
-            alert.severity,
-            alert.kind
-        );
+        if alert.heartbeat {
+            tracing::debug!(account = alert.account, "a heartbeat is flagged");
+        } else {
+            shared.metrics.flagged(alert.kind, alert.severity);
+            tracing::info!(
+                incident = alert.incident,
+                account = alert.account,
+                score = alert.score,
+                "{:?} {:?}",
+                alert.severity,
+                alert.kind
+            );
+        }
         let json = match serde_json::to_vec(&alert) {
             Ok(json) => json,
             Err(e) => {

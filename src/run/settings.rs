@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::token::{self, BadToken, Token};
+
 /// How the consumer runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,6 +48,8 @@ pub struct Http {
     pub listen: String,
     /// The address that other instances name to people. Empty: `listen`.
     pub advertise: String,
+    /// Who may ask. None: whoever reaches it, where it listens on the loopback; else nobody.
+    pub token: Vec<Token>,
 }
 
 impl Default for Run {
@@ -67,7 +71,7 @@ impl Default for Run {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:9925".to_owned(), advertise: String::new() }
+        Self { listen: "127.0.0.1:9925".to_owned(), advertise: String::new(), token: Vec::new() }
     }
 }
 
@@ -80,6 +84,9 @@ pub enum BadSettings {
     /// No address.
     #[error("http.listen: `{0}` is no address; write 127.0.0.1:9925")]
     Address(String),
+    /// Tokens.
+    #[error(transparent)]
+    Token(#[from] BadToken),
 }
 
 impl Run {
@@ -115,6 +122,15 @@ impl Run {
 }
 
 impl Http {
+    /// Checks what does not depend on the world.
+    ///
+    /// # Errors
+    /// Where `listen` is no address, or a token cannot be used.
+    pub fn check(&self) -> Result<(), BadSettings> {
+        self.address()?;
+        Ok(token::check(&self.token)?)
+    }
+
     /// Where to listen; `None` where no server is wanted.
     ///
     /// # Errors

@@ -303,7 +303,7 @@ impl Worker {
                 let (p, m) = (held.lease.partition, &self.shared.metrics);
                 m.accounts.at(p).set(shard.accounts() as i64);
                 m.account_bytes.at(p).set(shard.bytes() as i64);
-                m.open_incidents.at(p).set(shard.open_incidents().count() as i64);
+                m.open_incidents.at(p).set(shard.open() as i64);
             }
         }
         self.alerts = alerts;
@@ -381,6 +381,6 @@ fn show(held: &Held, shard: &Shard) {
     board.accounts.store(shard.accounts() as u64, Ordering::Relaxed);
     board.bytes.store(shard.bytes() as u64, Ordering::Relaxed);
     board.known.store(shard.known_long() as u64, Ordering::Relaxed);
-    board.open.store(shard.open_incidents().count() as u64, Ordering::Relaxed);
+    board.open.store(shard.open() as u64, Ordering::Relaxed);
     board.newest_ms.store(shard.newest().0, Ordering::Relaxed);
 }

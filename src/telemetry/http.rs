@@ -1,4 +1,4 @@
-//! The HTTP answers of `mailfuse run`: metrics, health, status, single accounts. It only answers; nothing is changed through it.
+//! The HTTP answers of `mailfuse run`: metrics, health, status, single accounts. What the desk has comes with it.
 
 use std::future::IntoFuture;
 use std::io;
@@ -9,17 +9,20 @@ use std::time::Duration;
 use axum::Json;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{Method, StatusCode};
-use axum::middleware::map_response;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
+use super::access::{self, Access};
+use super::description::OPENAPI;
 use super::door::Door;
 use super::metrics::{self, Metrics};
+pub(crate) use super::problem::Problem;
+use super::problem::{every_error, nowhere, other_method, page};
 use super::status::{AccountAnswer, Live};
 
 /// Connections at a time; further ones wait to be accepted.
@@ -33,6 +36,8 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const ASKING_MAX: usize = 16;
 /// Connections that are open when the service ends get this long.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
+/// Bytes of a body.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// A mail address has 320 bytes at most; an account that some provider makes of something longer is not asked for by hand.
 const ACCOUNT_BYTES_MAX: usize = 1024;
 
@@ -42,6 +47,8 @@ mailfuse: names a hijacked mail account, and says why.
 /metrics               numbers, for Prometheus
 /healthz               200 while the main loop turns
 /readyz                200 while every partition of this instance is read; else why not
+/v1/openapi.json       all pages, their parameters and answers (OpenAPI 3.1)
+/problems/{name}       what the type of an error means
 /v1/status             partitions, offsets, checkpoints
 /v1/accounts/{account}  one account: windows, baseline, score, incident
 /v1/desk               which desk this is, and how far
@@ -69,18 +76,25 @@ struct Shared {
 /// Where the listener cannot be used.
 pub async fn serve(
     listener: TcpListener,
+    access: Arc<Access>,
     live: Arc<dyn Live>,
     metrics: Arc<Metrics>,
     more: Router,
     mut shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    if access.is_shut() {
+        tracing::warn!(
+            "http.listen is beyond the loopback and there is no [[http.token]]: only /healthz and /readyz answer; \
+             `mailfuse token new` makes a token"
+        );
+    }
     listener.set_nonblocking(true)?;
     let door = Door::new(tokio::net::TcpListener::from_std(listener)?, CONNECTIONS_MAX, PATIENCE);
     let ended = |mut shutdown: watch::Receiver<bool>| async move {
         // A sender that is gone ends it, too: nobody is left who could.
         let _ = shutdown.wait_for(|ended| *ended).await;
     };
-    let served = axum::serve(door, router(live, metrics, more)).with_graceful_shutdown(ended(shutdown.clone()));
+    let served = axum::serve(door, router(access, live, metrics, more)).with_graceful_shutdown(ended(shutdown.clone()));
     tokio::select! {
         done = served.into_future() => done,
         () = async {
@@ -90,20 +104,25 @@ pub async fn serve(
     }
 }
 
-/// The routes, and those of `more`.
-pub fn router(live: Arc<dyn Live>, metrics: Arc<Metrics>, more: Router) -> Router {
+/// The routes, and those of `more`, behind `access`.
+pub fn router(access: Arc<Access>, live: Arc<dyn Live>, metrics: Arc<Metrics>, more: Router) -> Router {
     let shared = Shared { live, metrics, asking: Arc::new(Semaphore::new(ASKING_MAX)) };
     Router::new()
         .route("/", get(|| async { ([(CONTENT_TYPE, "text/plain; charset=utf-8")], INDEX) }))
         .route("/metrics", get(encoded))
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
+        .route("/problems/{name}", get(page))
+        .route("/v1/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], OPENAPI.as_str()) }))
         .route("/v1/status", get(status))
         .route("/v1/accounts/{account}", get(account))
         .with_state(shared)
         .merge(more)
         .fallback(nowhere)
-        .method_not_allowed_fallback(only_get)
+        .method_not_allowed_fallback(other_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn_with_state(access, access::guard))
+        .layer(map_response(every_error))
         .layer(map_response(headers))
 }
 
@@ -111,33 +130,9 @@ pub fn router(live: Arc<dyn Live>, metrics: Arc<Metrics>, more: Router) -> Route
 async fn headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
-}
-
-/// What went wrong, and what to do about it.
-#[derive(Debug, Serialize)]
-pub(crate) struct Problem {
-    #[serde(skip)]
-    status: StatusCode,
-    error: String,
-    cure: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    partition: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    instance: Option<String>,
-}
-
-impl Problem {
-    pub(crate) fn new(status: StatusCode, error: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { status, error: error.into(), cure: cure.into(), partition: None, instance: None }
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        (self.status, Json(self)).into_response()
-    }
 }
 
 /// Asks on a thread that may block, for [`ANSWER_WITHIN`] at most.
@@ -204,42 +199,34 @@ async fn account(State(shared): State<Shared>, name: Result<Path<String>, PathRe
         return Err(Problem::new(StatusCode::BAD_REQUEST, "the account is not UTF-8", cure));
     };
     if name.len() > ACCOUNT_BYTES_MAX {
-        let error = format!("the account is longer than {ACCOUNT_BYTES_MAX} bytes");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, error, "Ask for the account as its events name it."));
+        let detail = format!("an account of more than {ACCOUNT_BYTES_MAX} bytes is known nowhere");
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail, "Ask for the account as its events name it."));
     }
     name.make_ascii_lowercase();
-    // The error does not repeat the name: it ends in logs and in bodies of proxies.
-    let (status, error, cure, partition, instance) = match ask(&shared, move |live| live.account(&name)).await? {
+    // The detail does not repeat the name: it ends in logs and in bodies of proxies.
+    Err(match ask(&shared, move |live| live.account(&name)).await? {
         AccountAnswer::Here(view) => return Ok(Json(view).into_response()),
-        AccountAnswer::Elsewhere { partition, instance } => (
-            StatusCode::MISDIRECTED_REQUEST,
-            format!("the account belongs to partition {partition}, which this instance does not read"),
-            match &instance {
+        AccountAnswer::Elsewhere { partition, instance } => {
+            let detail = format!("the account belongs to partition {partition}, which this instance does not read");
+            let cure = match &instance {
                 Some(instance) => format!("Ask {instance}."),
                 None => "Ask the other instances: /v1/status of each names its partitions.".to_owned(),
-            },
-            Some(partition),
-            instance,
-        ),
-        AccountAnswer::Unknown { partition } => (
+            };
+            Problem::new(StatusCode::MISDIRECTED_REQUEST, detail, cure).of_partition(partition, instance)
+        }
+        AccountAnswer::Unknown { partition } => Problem::new(
             StatusCode::NOT_FOUND,
             format!("the account is not known here: no event of it on partition {partition}, which would have it"),
-            "Check the spelling; an account without events, or idle for longer than detect.forget_days, is not known."
-                .to_owned(),
-            Some(partition),
-            None,
+            "Check the spelling; an account without events, or idle for longer than detect.forget_days, is not known.",
+        )
+        .of_partition(partition, None),
+        AccountAnswer::Nowhere(why) => Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            why,
+            "Ask one of those: /v1/status of each names its partitions.",
         ),
         AccountAnswer::NotReady(why) => {
-            (StatusCode::SERVICE_UNAVAILABLE, why, "Ask again when /readyz answers 200.".to_owned(), None, None)
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, why, "Ask again when /readyz answers 200.")
         }
-    };
-    Err(Problem { status, error, cure, partition, instance })
-}
-
-async fn nowhere() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "no such page", "/ lists the pages.")
-}
-
-async fn only_get(method: Method) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("this page answers no {method}"), "Use GET.")
+    })
 }

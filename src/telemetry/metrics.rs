@@ -127,6 +127,18 @@ pub struct Metrics {
     pub desk_failures: Counter,
     /// 1 while the index of this instance can be written.
     pub desk_index_ok: Gauge,
+    /// Requests with a token that is none of ours.
+    pub http_wrong_tokens: Counter,
+    /// Heartbeats published.
+    pub heartbeats: Counter,
+    /// Heartbeats that all partitions have answered.
+    pub heartbeats_complete: Counter,
+    /// Heartbeats that were not answered by all partitions within their interval, or could not be published.
+    pub heartbeats_missed: Counter,
+    /// When the last complete one was published, in Unix seconds; 0 before the first.
+    pub heartbeat_last_s: Gauge,
+    /// How long the slowest partition took, in milliseconds.
+    pub heartbeat_latency_ms: Gauge,
     attempts: Family<OfAttempt, Counter>,
     pending: Family<OfEndpoint, Gauge>,
     circuit_open: Family<OfEndpoint, Gauge>,
@@ -183,6 +195,12 @@ impl Metrics {
             desk_unreadable: Counter::default(),
             desk_failures: Counter::default(),
             desk_index_ok: Gauge::default(),
+            http_wrong_tokens: Counter::default(),
+            heartbeats: Counter::default(),
+            heartbeats_complete: Counter::default(),
+            heartbeats_missed: Counter::default(),
+            heartbeat_last_s: Gauge::default(),
+            heartbeat_latency_ms: Gauge::default(),
             attempts: Family::default(),
             pending: Family::default(),
             circuit_open: Family::default(),
@@ -268,6 +286,14 @@ impl Metrics {
         add("desk_unreadable", "Records that the desk could not read", of(&self.desk_unreadable));
         add("desk_failures", "Times that the desk could not go on and began anew", of(&self.desk_failures));
         add("desk_index_ok", "1 while the index of this instance can be written", of(&self.desk_index_ok));
+        add("http_wrong_tokens", "Requests with a token that is none of ours", of(&self.http_wrong_tokens));
+        add("heartbeats", "Heartbeats published", of(&self.heartbeats));
+        add("heartbeats_complete", "Heartbeats that all partitions answered", of(&self.heartbeats_complete));
+        add("heartbeats_missed", "Heartbeats that stayed out, in part or as a whole", of(&self.heartbeats_missed));
+        let last = "When the last complete heartbeat was published, in Unix seconds; 0: none yet";
+        add("heartbeat_last_timestamp_seconds", last, of(&self.heartbeat_last_s));
+        let slowest = "How long the slowest partition took to answer the last complete heartbeat";
+        add("heartbeat_latency_milliseconds", slowest, of(&self.heartbeat_latency_ms));
         add("webhook_attempts", "Messages sent to endpoints, by how that ended", of(&self.attempts));
         add("webhook_pending", "Messages that wait at an endpoint", of(&self.pending));
         add("webhook_circuit_open", "1 while an endpoint does not answer and is only probed", of(&self.circuit_open));

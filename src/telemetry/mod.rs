@@ -4,15 +4,19 @@
 
 pub mod access;
 pub mod account;
+pub mod description;
 mod door;
 pub mod http;
 mod labels;
 pub mod logs;
 pub mod metrics;
 mod moments;
+mod problem;
 mod process;
 pub mod status;
+pub mod token;
 
+pub use access::Access;
 pub use account::AccountView;
 pub use http::serve;
 pub use metrics::{Metrics, Rebalance, Reload};

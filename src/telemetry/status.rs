@@ -46,6 +46,8 @@ pub enum AccountAnswer {
         /// Which one that is.
         partition: i32,
     },
+    /// Accounts are not known here at all, and who knows them, in a sentence.
+    Nowhere(String),
     /// Nobody can say yet, and why.
     NotReady(String),
 }

@@ -60,6 +60,7 @@ pub fn alert(kind: AlertKind, severity: Severity, account: &str) -> Alert {
         }),
         action: if cleared { Action::None } else { Action::SuspendAccount },
         exempt: None,
+        heartbeat: false,
         by: "mailfuse 0.1.0 abcdef".into(),
     }
 }

@@ -133,6 +133,7 @@ impl Hijack {
             }),
             action: Action::SuspendAccount,
             exempt: None,
+            heartbeat: false,
             by: "mailfuse 0.1.0 9f2c1a".to_owned(),
         }
     }

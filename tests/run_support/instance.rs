@@ -109,6 +109,24 @@ impl Instance {
         (status, serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {body}")))
     }
 
+    /// Status and answer of a request with a body.
+    #[track_caller]
+    pub fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(20)))
+            .build()
+            .into();
+        let request = axum::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.http()))
+            .header("content-type", "application/json")
+            .body(body.to_string());
+        let mut answer = agent.run(request.unwrap()).unwrap();
+        let (status, text) = (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap());
+        (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}: {text}")))
+    }
+
     /// The partitions that it has.
     pub fn partitions(&self) -> Vec<i64> {
         let (_, status) = self.json("/v1/status");

@@ -1,6 +1,7 @@
 //! The pages on which people say what an incident was, and decide about accounts.
 
-use axum::extract::rejection::JsonRejection;
+use std::time::Instant;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -9,7 +10,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 
 use super::wish::{Asked, NewAction, NewDecision, Refused, Wish};
-use crate::desk::api::{Asked as AskedFor, Desk, active, ask, fold, understood};
+use crate::desk::api::{ANSWER_WITHIN, Asked as AskedFor, Desk, active, ask, fold, understood, within};
 use crate::desk::index::query::{self, Audit, Decisions};
 use crate::desk::shared::Command;
 use crate::kafka::outlet::now_ms;
@@ -80,14 +81,6 @@ fn decades() -> f64 {
     2.0
 }
 
-type Body<T> = Result<Json<T>, JsonRejection>;
-
-fn read<T>(body: Body<T>) -> Result<T, Problem> {
-    body.map(|Json(body)| body).map_err(|e| {
-        Problem::new(e.status(), e.body_text(), "/v1/openapi.json says what the body of this request looks like.")
-    })
-}
-
 /// Hands a wish to the active desk, and waits until it is stored.
 async fn wish(desk: &Desk, who: &Who, right: Right, wish: Wish) -> Result<serde_json::Value, Problem> {
     who.require(right)?;
@@ -97,25 +90,34 @@ async fn wish(desk: &Desk, who: &Who, right: Right, wish: Wish) -> Result<serde_
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "the desk is busy, or another one takes over",
-            "Look whether it was done, and ask again: what is asked twice is done once.",
+            "Look whether it was done before you ask again.",
         )
     };
-    if !desk.shared.command(Command { wish, who: who.name.clone(), reply }) {
+    if !desk.shared.command(Command { wish, who: who.name.clone(), until: Instant::now() + ANSWER_WITHIN, reply }) {
         return Err(late());
     }
-    let asked = tokio::task::spawn_blocking(move || answer.recv_timeout(crate::desk::api::ANSWER_WITHIN));
+    let asked = tokio::task::spawn_blocking(move || answer.recv_timeout(ANSWER_WITHIN));
     match asked.await {
         Ok(Ok(Ok(answer))) => Ok(answer),
         Ok(Ok(Err(refused))) => {
-            let (status, cure) = match &refused {
-                Refused::Unknown(_) => (StatusCode::NOT_FOUND, "Check the id."),
-                Refused::Conflict(_) => (StatusCode::CONFLICT, "Nothing was changed."),
-                Refused::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Nothing was changed: correct the request."),
+            let status = match &refused {
+                Refused::Unknown(_) => StatusCode::NOT_FOUND,
+                Refused::Conflict(_) => StatusCode::CONFLICT,
+                Refused::Invalid(_) => StatusCode::BAD_REQUEST,
             };
-            Err(Problem::new(status, refused.to_string(), cure))
+            let text = refused.to_string();
+            let (detail, cure) = text.split_once(": ").unwrap_or((&text, "nothing was changed"));
+            Err(Problem::new(status, detail, sentence(cure)))
         }
         _ => Err(late()),
     }
+}
+
+/// With a capital, where a letter begins it, and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|c| c.to_ascii_uppercase());
+    first.into_iter().chain(letters).chain(['.']).collect()
 }
 
 async fn acknowledge(
@@ -132,9 +134,8 @@ async fn resolve(
     State(desk): State<Desk>,
     who: Who,
     Path(incident): Path<String>,
-    body: Body<Resolve>,
+    Json(Resolve { kind, note }): Json<Resolve>,
 ) -> Result<Response, Problem> {
-    let Resolve { kind, note } = read(body)?;
     let resolution = match kind {
         ResolveAs::Hijack => Asked::Hijack,
         ResolveAs::NotHijack => Asked::NotHijack,
@@ -146,9 +147,8 @@ async fn false_positive(
     State(desk): State<Desk>,
     who: Who,
     Path(incident): Path<String>,
-    body: Body<FalsePositive>,
+    Json(FalsePositive { note, days, decades }): Json<FalsePositive>,
 ) -> Result<Response, Problem> {
-    let FalsePositive { note, days, decades } = read(body)?;
     let wanted = Wish::Resolve { incident, resolution: Asked::FalsePositive { days, decades }, note: Some(note) };
     Ok(Json(wish(&desk, &who, Right::Accounts, wanted).await?).into_response())
 }
@@ -157,14 +157,13 @@ async fn note(
     State(desk): State<Desk>,
     who: Who,
     Path(incident): Path<String>,
-    body: Body<Remark>,
+    Json(Remark { note }): Json<Remark>,
 ) -> Result<Response, Problem> {
-    let note = read(body)?.note;
     Ok(Json(wish(&desk, &who, Right::Accounts, Wish::Note { incident, note }).await?).into_response())
 }
 
-async fn decide(State(desk): State<Desk>, who: Who, body: Body<NewDecision>) -> Result<Response, Problem> {
-    let answer = wish(&desk, &who, Right::Accounts, Wish::Decide(read(body)?)).await?;
+async fn decide(State(desk): State<Desk>, who: Who, Json(new): Json<NewDecision>) -> Result<Response, Problem> {
+    let answer = wish(&desk, &who, Right::Accounts, Wish::Decide(new)).await?;
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
@@ -178,8 +177,7 @@ async fn take_back(
     Ok(Json(wish(&desk, &who, Right::Accounts, Wish::TakeBack { decision, note }).await?).into_response())
 }
 
-async fn act(State(desk): State<Desk>, who: Who, body: Body<NewAction>) -> Result<Response, Problem> {
-    let new = read(body)?;
+async fn act(State(desk): State<Desk>, who: Who, Json(new): Json<NewAction>) -> Result<Response, Problem> {
     let right = if new.action.is_of_relay() { Right::Relays } else { Right::Accounts };
     Ok((StatusCode::CREATED, Json(wish(&desk, &who, right, Wish::Act(new)).await?)).into_response())
 }
@@ -206,9 +204,8 @@ async fn resend(
 async fn decisions(State(desk): State<Desk>, who: Who, asked: AskedFor<Decisions>) -> Result<Response, Problem> {
     who.require(Right::Look)?;
     let mut q = understood(asked)?;
-    if q.scope.as_deref() != Some("tenant") {
-        fold(&mut q.name);
-    }
+    within([("scope", &q.scope, &["account", "tenant", "domain", "network"])], q.before, q.limit)?;
+    fold(&mut q.name);
     Ok(Json(ask(&desk, move |c| query::decisions(c, &q, now_ms())).await?).into_response())
 }
 
@@ -223,6 +220,7 @@ async fn decision(State(desk): State<Desk>, who: Who, Path(id): Path<String>) ->
 async fn audit(State(desk): State<Desk>, who: Who, asked: AskedFor<Audit>) -> Result<Response, Problem> {
     who.require(Right::Look)?;
     let mut q = understood(asked)?;
+    within([], q.before, q.limit)?;
     fold(&mut q.account);
     Ok(Json(ask(&desk, move |c| query::audit(c, &q)).await?).into_response())
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rdkafka::Message as _;
 
 use crate::core::decision::Decisions;
+use crate::kafka::control;
 use crate::kafka::restore::{Error, Read, Reader};
 
 /// The control topic as far as it has been read.
@@ -40,12 +41,10 @@ impl Foreign {
 
     /// A record. One that cannot be read says nothing: the detectors do not use it either, and say so.
     fn take(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let Some(value) = value else {
-            self.by_key.remove(&String::from_utf8_lossy(key).to_ascii_lowercase());
-            return;
-        };
-        if let Ok(decisions) = Decisions::parse(value) {
-            self.by_key.insert(decisions.key().into_owned(), decisions);
+        match control::read(key, value) {
+            Ok(decisions) if decisions.is_empty() => _ = self.by_key.remove(&*decisions.key()),
+            Ok(decisions) => _ = self.by_key.insert(decisions.key().into_owned(), decisions),
+            Err(_) => {}
         }
     }
 

@@ -16,7 +16,9 @@ use crate::event::Timestamp;
 
 /// A decision begins this long after it was made, in milliseconds, so that every detector knows it before the first event that it
 /// is about: the grace that they need, and the time to write it.
-pub const LEAD_MS: i64 = crate::kafka::control::GRACE_MS + 2_000;
+pub const LEAD_MS: i64 = crate::kafka::control::GRACE_MS + WRITTEN_WITHIN_MS;
+/// The time to write it.
+pub const WRITTEN_WITHIN_MS: i64 = 5_000;
 /// A decision that is over stays in the control record for so long, in milliseconds: an account that was silent meanwhile learns
 /// of it with its next event, and files of that time can be replayed.
 pub const STAYS_MS: i64 = 35 * DAY_MS;
@@ -48,6 +50,8 @@ pub struct Done {
     pub records: Vec<Record>,
     /// Keys of the control records that must be written anew: [`Ledger::control`].
     pub control: Vec<String>,
+    /// The incident that somebody looks after from now on.
+    pub acknowledged: Option<String>,
     /// What whoever asked is told.
     pub answer: Value,
 }
@@ -111,9 +115,9 @@ impl Ledger {
     /// Where it cannot be done: then nothing has changed.
     pub fn take(&mut self, wish: Wish, who: &str, book: &mut Book, now_ms: i64) -> Result<Done, Refused> {
         if let Some(note) = wish.note()
-            && note.len() > NOTE_MAX
+            && note.chars().count() > NOTE_MAX
         {
-            return Err(Refused::Invalid(format!("the note has {} bytes, {NOTE_MAX} are the most", note.len())));
+            return Err(Refused::Invalid(format!("the note has more than {NOTE_MAX} characters")));
         }
         let by = Word { by: who.to_owned(), at: Timestamp(now_ms), note: None };
         match wish {
@@ -160,7 +164,8 @@ impl Ledger {
         }
         incident.updated_ms = word.at.0;
         let line = self.audit("incident.acknowledged", about(incident), &word);
-        Ok(Done::of(incident, vec![line]))
+        let acknowledged = first.then(|| incident.id.clone());
+        Ok(Done { acknowledged, ..Done::of(incident, vec![line]) })
     }
 
     fn note(&mut self, incident: &mut Incident, word: Word) -> Result<Done, Refused> {
@@ -199,7 +204,7 @@ impl Ledger {
         }
         let from = Timestamp(word.at.0 + LEAD_MS);
         let Some(scope) = Whom::Account.scope(&incident.account) else {
-            return Err(Refused::Invalid("an account of this name cannot be decided about".to_owned()));
+            return Err(Refused::Conflict("an account with such a name cannot be decided about".to_owned()));
         };
         let account = |what| NewOne { whom: Whom::Account, scope: &scope, what, from, until: None };
         let closes = if kind == Resolution::Hijack { Kind::Hijack } else { Kind::Close };
@@ -216,6 +221,10 @@ impl Ledger {
         let what = format!("incident.resolved.{}", kind.name());
         let mut lines = vec![self.audit(&what, about(incident), &word)];
         let control = vec![scope.key().into_owned()];
+        // What was tolerated because of it is not any more.
+        for id in self.tolerated(&scope, &incident.id) {
+            lines.extend(self.end(&id, &word).into_iter().flatten());
+        }
         for one in decided {
             lines.extend(self.keep(one));
         }
@@ -284,10 +293,25 @@ impl Ledger {
         if new.scope == Whom::Network && new.what != Kind::Exempt {
             return invalid("a network can be exempt, nothing else");
         }
+        if let Some(same) = self.same(&decided, new.from.is_some()) {
+            // Asked twice, because the first answer did not come.
+            return Ok(Done::of_nothing(serde_json::to_value(same).unwrap_or_default()));
+        }
         self.room(&scope, 1)?;
         let control = vec![scope.key().into_owned()];
         let answer = serde_json::to_value(&decided).unwrap_or_default();
-        Ok(Done { records: self.keep(decided), control, answer })
+        Ok(Done { records: self.keep(decided), control, ..Done::of_nothing(answer) })
+    }
+
+    /// One that stands and says the same as `new`; of one that was to begin as soon as possible whenever it began.
+    fn same(&self, new: &Decided, from_counts: bool) -> Option<&Decided> {
+        let ids = self.by_key.get(&new.key()?)?;
+        let says = |d: &Decided| {
+            (d.what, d.factor, d.decades, d.stratum.clone(), d.until, d.by.clone(), d.note.clone(), d.incident.clone())
+        };
+        let is_same =
+            |d: &&Decided| d.taken_back.is_none() && says(d) == says(new) && (!from_counts || d.from == new.from);
+        ids.iter().filter_map(|id| self.decisions.get(id)).find(is_same)
     }
 
     fn new_one(&self, one: &NewOne<'_>, incident: Option<&str>, word: &Word) -> Result<Decided, Refused> {
@@ -338,8 +362,31 @@ impl Ledger {
         vec![line, Record::Decision(Box::new(decided))]
     }
 
+    /// Ids of what is tolerated of an account because of an incident.
+    fn tolerated(&self, scope: &Scope, incident: &str) -> Vec<String> {
+        let ids = self.by_key.get(&*scope.key()).into_iter().flatten();
+        let is_meant = |d: &&Decided| d.what == Kind::Tolerate && d.incident.as_deref() == Some(incident);
+        ids.filter_map(|id| self.decisions.get(id)).filter(is_meant).map(|d| d.id.clone()).collect()
+    }
+
+    /// Ends a decision as soon as every detector can know it. Returns the line of the audit, and the decision; `None` where it ends
+    /// before, or was ended already.
+    fn end(&mut self, id: &str, word: &Word) -> Option<[Record; 2]> {
+        let decided = self.decisions.get_mut(id)?;
+        let ends = Timestamp(word.at.0 + LEAD_MS);
+        if decided.taken_back.is_some() || decided.until.is_some_and(|until| until <= ends) {
+            return None;
+        }
+        // What was decided under it stays so; one that has not begun never does.
+        decided.until = Some(ends.max(decided.from));
+        decided.taken_back = Some(word.clone());
+        let decided = decided.clone();
+        let line = self.audit("decision.taken_back", decided.about(), word);
+        Some([line, Record::Decision(Box::new(decided))])
+    }
+
     fn take_back(&mut self, id: &str, word: Word) -> Result<Done, Refused> {
-        let Some(decided) = self.decisions.get_mut(id) else {
+        let Some(decided) = self.decisions.get(id) else {
             return Err(Refused::Unknown("no such decision: /v1/decisions lists them".to_owned()));
         };
         if matches!(decided.what, Kind::Close | Kind::Hijack) {
@@ -347,28 +394,23 @@ impl Ledger {
                 "a closed incident stays closed; a further burst opens a new one".to_owned(),
             ));
         }
-        let ends = Timestamp(word.at.0 + LEAD_MS);
-        if decided.taken_back.is_none() && decided.until.is_none_or(|until| ends < until) {
-            // What was decided under it stays so; one that has not begun never does.
-            decided.until = Some(ends.max(decided.from));
-            decided.taken_back = Some(word.clone());
-            let decided = decided.clone();
-            let line = self.audit("decision.taken_back", decided.about(), &word);
-            let answer = serde_json::to_value(&decided).unwrap_or_default();
-            let control = decided.key().into_iter().collect();
-            return Ok(Done { records: vec![line, Record::Decision(Box::new(decided))], control, answer });
-        }
-        let answer = serde_json::to_value(&*decided).unwrap_or_default();
-        Ok(Done { records: Vec::new(), control: Vec::new(), answer })
+        let control = decided.key().into_iter().collect();
+        let ended = self.end(id, &word);
+        let answer = self.decisions.get(id).and_then(|d| serde_json::to_value(d).ok()).unwrap_or_default();
+        Ok(match ended {
+            Some(records) => Done { records: records.into(), control, ..Done::of_nothing(answer) },
+            None => Done::of_nothing(answer),
+        })
     }
 
     fn act(&mut self, new: NewAction, book: &mut Book, mut word: Word) -> Result<Done, Refused> {
-        let name = |name: &Option<String>| name.as_ref().is_some_and(|n| !n.is_empty() && n.len() <= TEXT_MAX);
+        let name =
+            |name: &Option<String>| name.as_ref().is_some_and(|n| !n.is_empty() && n.chars().count() <= TEXT_MAX);
         if new.action.is_of_relay() && !name(&new.relay) {
             return Err(Refused::Invalid("`relay` must name the relay".to_owned()));
         }
-        if !new.action.is_of_relay() && !name(&new.account) && new.incident.is_none() {
-            return Err(Refused::Invalid("`account` or `incident` must say whom it was done to".to_owned()));
+        if !new.action.is_of_relay() && !name(&new.account) {
+            return Err(Refused::Invalid("`account` must say whom it was done to".to_owned()));
         }
         word.note = new.note;
         let account = new.account.map(|a| a.to_ascii_lowercase());
@@ -379,7 +421,7 @@ impl Ledger {
         };
         let at = new.at.unwrap_or(word.at);
         if at.0 > word.at.0 + DAY_MS {
-            return Err(Refused::Invalid("`at` lies ahead".to_owned()));
+            return Err(Refused::Conflict("`at` lies ahead".to_owned()));
         }
         let mut told = About { account, relay: new.relay, ..About::default() };
         let mut records = Vec::new();
@@ -398,7 +440,7 @@ impl Ledger {
             _ => Value::Null,
         };
         records.push(line);
-        Ok(Done { records, control: Vec::new(), answer })
+        Ok(Done { records, ..Done::of_nothing(answer) })
     }
 
     /// The control record of a key as it should be: what others wrote there (`foreign`), and what stands by the desk or ended
@@ -410,13 +452,23 @@ impl Ledger {
             Some(foreign) => Decisions { decisions: Vec::new(), ..foreign.clone() },
             None => Decisions::none(Scope::of_key(key)?),
         };
-        let lasts = |d: &Decision| d.until.unwrap_or(d.from).0 + STAYS_MS > now_ms;
+        let ends_ms = |d: &Decision| d.until.unwrap_or(d.from).0;
+        // A hijack waits for the account's next event, however long that takes.
+        let lasts = |d: &Decision| matches!(d.what, What::Hijack { .. }) || ends_ms(d) + STAYS_MS > now_ms;
         let is_theirs = |d: &&Decision| !d.id.as_ref().is_some_and(|id| id.starts_with("d-"));
         let theirs = foreign.iter().flat_map(|f| &f.decisions).filter(is_theirs).cloned();
         record.decisions.extend(theirs.chain(ours.iter().filter_map(|d| d.written())).filter(lasts));
-        // What the oldest say is over first.
-        let more = (record.decisions.len() + record.unknown.len()).saturating_sub(DECISIONS_MAX);
-        record.decisions.drain(..more.min(record.decisions.len()));
+        // Where there is no room, what has long been over goes first.
+        let mut more = (record.decisions.len() + record.unknown.len()).saturating_sub(DECISIONS_MAX);
+        let mut by_end: Vec<i64> = record.decisions.iter().map(ends_ms).collect();
+        by_end.sort_unstable();
+        if let Some(&last_gone_ms) = more.checked_sub(1).and_then(|n| by_end.get(n)) {
+            record.decisions.retain(|d| {
+                let goes = more > 0 && ends_ms(d) <= last_gone_ms;
+                more -= usize::from(goes);
+                !goes
+            });
+        }
         (!record.is_empty()).then_some(record)
     }
 
@@ -465,8 +517,12 @@ impl Done {
 
     /// It is so already.
     fn nothing(incident: &Incident) -> Self {
-        let answer = serde_json::to_value(incident).unwrap_or_default();
-        Self { records: Vec::new(), control: Vec::new(), answer }
+        Self::of_nothing(serde_json::to_value(incident).unwrap_or_default())
+    }
+
+    /// Nothing but an answer.
+    pub(super) fn of_nothing(answer: Value) -> Self {
+        Self { records: Vec::new(), control: Vec::new(), acknowledged: None, answer }
     }
 }
 
@@ -513,7 +569,10 @@ impl Decided {
         if self.until.is_some_and(|until| until <= self.from) {
             return None;
         }
-        let (by, note, id) = (Some(self.by.clone()), self.note.clone(), Some(self.id.clone()));
+        // Characters here, bytes there: a long one is cut, the desk has all of it.
+        let fits = |(i, c): &(usize, char)| i + c.len_utf8() <= TEXT_MAX;
+        let note = self.note.as_ref().map(|note| note.char_indices().take_while(fits).map(|(_, c)| c).collect());
+        let (by, id) = (Some(self.by.clone()), Some(self.id.clone()));
         Some(Decision { what, from: self.from, until: self.until, by, note, id })
     }
 }

@@ -6,7 +6,7 @@ use super::record::{Action, Kind, Whom};
 use crate::desk::index::query::Message;
 use crate::event::Timestamp;
 
-/// Bytes of a note at most.
+/// Characters of a note at most.
 pub const NOTE_MAX: usize = 1024;
 
 /// What somebody wants.

@@ -3,6 +3,7 @@
 use crate::core::alert::{Action, Alert, AlertKind, Burst, Evidence, RelayShare, Severity, Signal};
 use crate::desk::notice::Notice;
 use crate::desk::webhook::body::{Incident, IncidentState, Message, What, known, looks, pattern};
+use crate::desk::webhook::digest::Digest;
 use crate::desk::webhook::grouping::Storm;
 use crate::desk::webhook::text::{clean, number};
 use crate::event::Timestamp;
@@ -26,7 +27,7 @@ const LINK_BYTES_MAX: usize = 800;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Content {
     pub(super) subject: String,
-    /// `critical`, `warning` or `over`.
+    /// `critical`, `warning`, `over` or `digest`.
     pub(super) badge: &'static str,
     pub(super) title: String,
     /// What to do, first of all; empty where there is nothing.
@@ -36,6 +37,8 @@ pub(super) struct Content {
     pub(super) tables: Vec<Table>,
     /// Where more is to be seen; empty: nowhere.
     pub(super) link: String,
+    /// What is to be seen there.
+    pub(super) link_name: &'static str,
     /// How to undo what was done after it; empty where it asks for nothing.
     pub(super) undo: &'static str,
 }
@@ -81,7 +84,8 @@ impl Content {
             }
             What::Incident(incident) => Self::of_incident(message.severity, incident),
             What::Storm(storm) => Self::of_storm(message.severity, storm),
-            What::Other { summary, over, data } => Self::of_other(message, summary, *over, data),
+            What::Digest(digest) => Self::of_digest(digest),
+            What::Other { summary, state, data } => Self::of_other(message, summary, *state, data),
         };
         if let (What::Alert(_) | What::Incident(_), Some(customer)) = (&message.what, &message.customer) {
             let tenant = customer.tenant.as_ref().map(|t| clean(t, NAME_CHARS));
@@ -89,11 +93,17 @@ impl Content {
             let before = content.facts.get(place).map(|(_, value)| value.clone()).unwrap_or_default();
             content.facts.splice(place..=place, known(customer, &tenant.unwrap_or(before), NAME_CHARS));
         }
-        content.facts.push(("Incident", clean(&message.incident, NAME_CHARS)));
+        if !matches!(message.what, What::Digest(_)) {
+            content.facts.push(("Incident", clean(&message.incident, NAME_CHARS)));
+        }
         content.facts.push(("Said at", time(message.at)));
         content.facts.retain(|(_, value)| !value.is_empty());
         content.tables.retain(|table| !table.rows.is_empty());
         content.link = link(&message.link);
+        content.link_name = match message.what {
+            What::Storm(_) | What::Digest(_) => "See the alerts",
+            What::Alert(_) | What::Incident(_) | What::Other { .. } => "See the incident",
+        };
         content
     }
 
@@ -200,8 +210,63 @@ impl Content {
         }
     }
 
-    fn of_other(message: &Message, summary: &str, over: bool, data: &serde_json::Value) -> Self {
-        let badge = if over { "over" } else { severity_name(message.severity) };
+    fn of_digest(digest: &Digest) -> Self {
+        let (begun, critical) = (number(digest.begun()), number(digest.critical));
+        let kinds: Vec<_> = digest.kinds.iter().collect();
+        let customers =
+            Table::of("By customer", &["Customer", "Critical", "Warnings"], &digest.tenants_by_incidents(), |share| {
+                vec![clean(&share.tenant, LISTED_CHARS), number(share.critical), number(share.warning)]
+            });
+        let earlier = [(digest.earlier_escalated, "became critical"), (digest.earlier_over, "over")];
+        let earlier = earlier.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", number(*n)));
+        let others = if digest.other_tenants > 0 { number(digest.other_tenants) } else { String::new() };
+        Self {
+            subject: format!("[digest] {}", digest.summary()),
+            badge: "digest",
+            title: match digest.begun() {
+                0 => "No account was flagged, others went on".to_owned(),
+                1 => "1 account was flagged".to_owned(),
+                _ => format!("{begun} accounts were flagged"),
+            },
+            facts: vec![
+                ("Since", time(digest.first_ts)),
+                ("Until", time(digest.last_ts)),
+                ("Critical", critical),
+                ("Warnings", number(digest.warning)),
+                ("Still open", number(digest.open)),
+                ("From before", earlier.collect::<Vec<_>>().join(", ")),
+                ("Other customers", others),
+            ],
+            tables: vec![
+                Table::of(
+                    "The worst accounts",
+                    &["Account", "Customer", "Recipients", "Severity", "State"],
+                    &digest.top,
+                    |worst| {
+                        vec![
+                            clean(&worst.account, LISTED_CHARS),
+                            clean(&worst.tenant, LISTED_CHARS),
+                            number(worst.recipients),
+                            severity_name(worst.severity).to_owned(),
+                            if worst.open { "open" } else { "over" }.to_owned(),
+                        ]
+                    },
+                ),
+                customers,
+                Table::of("Kinds", &["Kind", "Alerts"], &kinds, |(kind, n)| {
+                    vec![clean(kind, LISTED_CHARS), number(**n)]
+                }),
+            ],
+            ..Self::default()
+        }
+    }
+
+    fn of_other(message: &Message, summary: &str, state: IncidentState, data: &serde_json::Value) -> Self {
+        let badge = match state {
+            IncidentState::Open => severity_name(message.severity),
+            IncidentState::Acknowledged => "acknowledged",
+            IncidentState::Cleared => "over",
+        };
         let mut content = Self {
             subject: format!("[{badge}] {}: {}", clean(&message.kind, 40), clean(summary, 100)),
             badge,
@@ -211,7 +276,7 @@ impl Content {
         };
         // A campaign or an anomaly of the stream; of anything else the sentence is all there is for people.
         if let Ok(notice) = serde_json::from_value::<Notice>(data.clone()) {
-            content.advice = if over { "" } else { advice(notice.action) };
+            content.advice = if state == IncidentState::Cleared { "" } else { advice(notice.action) };
             let reason = |r: &crate::desk::notice::Reason| Reason {
                 text: clean(&r.text, SENTENCE_CHARS),
                 numbers: numbers(r.window_s, r.observed, r.expected, r.limit),

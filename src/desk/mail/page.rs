@@ -63,6 +63,7 @@ fn badge(name: &str) -> &'static str {
     match name {
         "critical" => "background:#b3261e;color:#fff;padding:2px 8px;border-radius:4px;font-weight:bold",
         "warning" => "background:#8a5300;color:#fff;padding:2px 8px;border-radius:4px;font-weight:bold",
+        "digest" => "background:#3d5a80;color:#fff;padding:2px 8px;border-radius:4px;font-weight:bold",
         _ => "background:#3c6e47;color:#fff;padding:2px 8px;border-radius:4px;font-weight:bold",
     }
 }
@@ -85,7 +86,7 @@ pub(super) fn html(content: &Content) -> String {
                     p style="margin:8px 0;padding-left:10px;border-left:3px solid #888" { b { (content.advice) } }
                 }
                 @if !content.link.is_empty() {
-                    p style="margin:8px 0" { a href=(content.link) { "See the incident" } }
+                    p style="margin:8px 0" { a href=(content.link) { (content.link_name) } }
                 }
                 @if !content.reasons.is_empty() {
                     h2 style=(H2) { "Why" }

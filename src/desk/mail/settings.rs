@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::alert::{Pattern, Severity};
 use crate::desk::webhook::address::not_public;
-use crate::desk::webhook::settings::{BadSettings as BadEndpoint, Deliver, Endpoint, QuietHours, Url};
+use crate::desk::webhook::settings::{BadSettings as BadEndpoint, Deliver, DigestAt, Endpoint, QuietHours, Url};
 
 /// An environment variable that may hold a password begins so; the mailbox's name follows, see [`Mailbox::password_variable`].
 pub const PASSWORD_VARIABLE_PREFIX: &str = "MAILFUSE_MAIL_PASSWORD_";
@@ -41,8 +41,10 @@ pub struct Mailbox {
     pub password_file: String,
     /// Certificates of authorities that the smart host is trusted by, PEM. Empty: the system's.
     pub ca_file: String,
-    /// Each alert, or one mail an incident.
+    /// Each alert, one mail an incident, or one a day.
     pub deliver: Deliver,
+    /// With `deliver = "digest"`: when.
+    pub digest_at: DigestAt,
     /// The least severity that is sent.
     pub min_severity: Severity,
     /// Kinds that are sent (`account.flagged`, …). Empty: all.
@@ -51,6 +53,8 @@ pub struct Mailbox {
     pub tenants: Vec<String>,
     /// Patterns that are sent. Empty: all.
     pub patterns: Vec<Pattern>,
+    /// Whether it gets heartbeats, and nothing else.
+    pub heartbeat: bool,
     /// When `warning` is held back until they end; `critical` never is.
     pub quiet_hours: Option<QuietHours>,
     /// Connections at a time.
@@ -85,10 +89,12 @@ impl Default for Mailbox {
             password_file: String::new(),
             ca_file: String::new(),
             deliver: routing.deliver,
+            digest_at: routing.digest_at,
             min_severity: routing.min_severity,
             kinds: routing.kinds,
             tenants: routing.tenants,
             patterns: routing.patterns,
+            heartbeat: routing.heartbeat,
             quiet_hours: routing.quiet_hours,
             concurrency: 2,
             // A smart host that looks into mail takes longer than an HTTP server.
@@ -238,10 +244,12 @@ impl Mailbox {
             name: self.name.clone(),
             url: Url(format!("smtp://{}", self.smart_host)),
             deliver: self.deliver,
+            digest_at: self.digest_at.clone(),
             min_severity: self.min_severity,
             kinds: self.kinds.clone(),
             tenants: self.tenants.clone(),
             patterns: self.patterns.clone(),
+            heartbeat: self.heartbeat,
             quiet_hours: self.quiet_hours.clone(),
             concurrency: self.concurrency,
             timeout_s: self.timeout_s,

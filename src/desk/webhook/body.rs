@@ -9,18 +9,20 @@ use crate::core::alert::{Action, Alert, AlertKind, Evidence, Pattern, Severity};
 use crate::directory::Facts;
 use crate::event::Timestamp;
 
+use super::digest::{Digest, Worst};
 use super::grouping::Storm;
 use super::settings::{Endpoint, Format};
 use super::sign::{self, Keys};
 use super::text::{clean, number};
 use super::{alertmanager, native, pagerduty, slack};
 
-/// What is said to an endpoint. Only `id`, `kind`, `at`, `customer` and what is in `what` reach the body: the same message gives the same body.
+/// What is said to an endpoint. Only `id`, `kind`, `at`, `customer` and what is in `what` reach the body: the same message gives
+/// the same body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     /// The webhook id.
     pub id: String,
-    /// `account.flagged`, …: the newest alert's kind; `storm`; of [`What::Other`] its own.
+    /// `account.flagged`, …: the newest alert's kind; `storm`; `digest`; of [`What::Other`] its own.
     pub kind: String,
     /// Event time of what is said.
     pub at: Timestamp,
@@ -45,12 +47,14 @@ pub enum What {
     Incident(Box<Incident>),
     /// Many incidents at once.
     Storm(Storm),
+    /// A day (`deliver = "digest"`).
+    Digest(Box<Digest>),
     /// Anything else: a campaign, an anomaly of the stream, a test.
     Other {
         /// A sentence.
         summary: String,
-        /// Whether it is over.
-        over: bool,
+        /// Where it stands.
+        state: IncidentState,
         /// The numbers, for programs.
         data: Value,
     },
@@ -264,9 +268,10 @@ impl Face {
                 face.escalated |= incident.alerts.iter().any(|alert| alert.kind == AlertKind::Escalated);
             }
             What::Storm(storm) => face.of_storm(storm),
-            What::Other { summary, over, .. } => {
+            What::Digest(digest) => face.of_digest(digest),
+            What::Other { summary, state, .. } => {
                 face.title = clean(summary, SENTENCE_CHARS);
-                face.state = if *over { IncidentState::Cleared } else { IncidentState::Open };
+                face.state = *state;
             }
         }
         if let (Subject::Account, Some(customer)) = (face.subject, &message.customer) {
@@ -335,6 +340,38 @@ impl Face {
         ];
         let kinds = storm.kinds.iter().map(|(kind, n)| format!("{} {}", number(*n), clean(kind, 64)));
         self.facts.push(("Kinds", kinds.collect::<Vec<_>>().join(", ")));
+    }
+
+    fn of_digest(&mut self, digest: &Digest) {
+        self.title = format!("Digest: {}", digest.summary());
+        self.since = digest.first_ts;
+        let line = |worst: &Worst| {
+            let (account, tenant) = (clean(&worst.account, NAME_CHARS), clean(&worst.tenant, NAME_CHARS));
+            let (recipients, state) = (number(worst.recipients), if worst.open { "open" } else { "over" });
+            format!("{account} ({tenant}): {recipients} recipients, {}, {state}", severity(worst.severity))
+        };
+        self.lines = digest.top.iter().map(line).collect();
+        let mut customers = digest.tenants_by_incidents();
+        customers.truncate(LISTED_MAX);
+        let shown: u64 = customers.iter().map(|share| share.critical + share.warning).sum();
+        let mut listed: Vec<String> = customers
+            .iter()
+            .map(|share| format!("{} {}", number(share.critical + share.warning), clean(&share.tenant, 60)))
+            .collect();
+        if digest.begun() > shown {
+            listed.push(format!("{} of others", number(digest.begun() - shown)));
+        }
+        self.facts = vec![
+            ("Since", digest.first_ts.to_string()),
+            ("Until", digest.last_ts.to_string()),
+            ("Critical", number(digest.critical)),
+            ("Warnings", number(digest.warning)),
+            ("Still open", number(digest.open)),
+            ("Customers", listed.join(", ")),
+        ];
+        let kinds = digest.kinds.iter().map(|(kind, n)| format!("{} {}", number(*n), clean(kind, 64)));
+        self.facts.push(("Kinds", kinds.collect::<Vec<_>>().join(", ")));
+        self.facts.retain(|(_, value)| !value.is_empty());
     }
 
     /// Leaves out what is missed least; false where nothing is left that can be.

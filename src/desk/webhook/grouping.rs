@@ -9,8 +9,10 @@
 //! The bound: in any T seconds at most (M + 1) · (⌊T / 60⌋ + 1) messages begin something, however many alerts come; besides them
 //! there is at most one message for each further alert of an incident that has a message of its own.
 //!
-//! Groups are recorded (JSON) before the outbox is asked for what is due. A restart needs none of them here: what was restored
-//! is not folded into any more.
+//! A `digest` endpoint has one message a day, into which everything is folded ([`super::digest`]).
+//!
+//! Groups are recorded (JSON) before the outbox is asked for what is due. What was restored is not folded into any more, but for
+//! a digest that is not due yet ([`Grouping::restore`]).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::alert::Severity;
 use crate::event::Timestamp;
 
+use super::digest::{DIGEST_LANE, Digest};
 use super::outbox::Outbox;
 use super::record::Delivery;
 use super::sign::webhook_id;
@@ -31,8 +34,8 @@ pub const GATHER_MS: i64 = 10_000;
 pub const STORM_MS: i64 = 60_000;
 /// Accounts that a storm names.
 pub const TOP_MAX: usize = 10;
-/// Kinds that a storm counts by name; further ones are `other`.
-const KINDS_MAX: usize = 32;
+/// Kinds that a storm or a digest counts by name; further ones are `other`.
+pub(super) const KINDS_MAX: usize = 32;
 /// Alerts of an incident that its message holds, the newest.
 const ALERTS_MAX: usize = 16;
 const MINUTE_MS: i64 = 60_000;
@@ -58,6 +61,8 @@ pub enum Told {
     Nothing,
     /// It was counted in a storm.
     InStorm,
+    /// It began in the digest with this [`Digest::first_seq`].
+    InDigest(u64),
     /// There was a message of its own.
     Itself,
 }
@@ -118,6 +123,39 @@ pub enum Holds {
     },
     /// Many incidents.
     Storm(Storm),
+    /// What happened in a day.
+    Digest(Digest),
+    /// Somebody looks after an incident.
+    Taken(Taken),
+}
+
+/// Somebody looks after an incident.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Taken {
+    /// Which.
+    pub incident: String,
+    /// Its account.
+    pub account: String,
+    /// The customer.
+    pub tenant: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Who.
+    pub by: String,
+    /// Since when, by the desk's clock.
+    pub at: Timestamp,
+    /// What they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl Taken {
+    /// In a sentence.
+    pub fn summary(&self) -> String {
+        let note = self.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+        format!("{} looks after {}{note}", self.by, self.account)
+    }
 }
 
 /// Many alerts in one message.
@@ -209,10 +247,28 @@ impl Storm {
 
     /// Where all of them are to be seen, on a server at `base`.
     pub fn link(&self, base: &str) -> String {
-        let base = base.trim_end_matches('/');
-        match self.first_seq.checked_sub(1) {
-            Some(after) => format!("{base}/v1/alerts?after={after}"),
-            None => format!("{base}/v1/alerts"),
+        alerts_since(base, self.first_seq)
+    }
+}
+
+/// Where the alerts from a place on are to be seen, on a server at `base`.
+pub fn alerts_since(base: &str, first_seq: u64) -> String {
+    let base = base.trim_end_matches('/');
+    match first_seq.checked_sub(1) {
+        Some(after) => format!("{base}/v1/alerts?after={after}"),
+        None => format!("{base}/v1/alerts"),
+    }
+}
+
+impl Group {
+    /// What an endpoint knows of an incident with this message, where it knew `before`.
+    pub fn tells(&self, before: Told) -> Told {
+        match (&self.holds, before) {
+            (Holds::Incident { .. } | Holds::Taken(_), _) => Told::Itself,
+            (Holds::Storm(_), Told::Itself) => Told::Itself,
+            (Holds::Storm(_), _) => Told::InStorm,
+            (Holds::Digest(digest), Told::Nothing) => Told::InDigest(digest.first_seq),
+            (Holds::Digest(_), before) => before,
         }
     }
 }
@@ -260,6 +316,7 @@ struct Line {
     /// When the last messages that begin an incident were made; at most as many as a minute may have.
     begun_ms: VecDeque<i64>,
     storm: Option<Group>,
+    digest: Option<Group>,
     /// When the open storm has been gathered.
     gathered_ms: i64,
     next_storm_ms: i64,
@@ -298,6 +355,36 @@ impl Grouping {
             return line.say(news, now_ms);
         }
         line.storm(news, now_ms)
+    }
+
+    /// Decides what becomes of an alert at an endpoint that wants digests: [`News::not_before_ms`] is when the next one is due.
+    pub fn digest(&mut self, news: &News<'_>, now_ms: i64, outbox: &Outbox) -> Plan {
+        let line = self.lines.entry(news.endpoint.to_owned()).or_default();
+        line.digest = line.digest.take().filter(|group| outbox.is_open(news.endpoint, &group.id));
+        if let Some(group) = &mut line.digest
+            && let Holds::Digest(digest) = &mut group.holds
+        {
+            digest.count(news);
+            // Where the hour was changed, the one that waits keeps its own.
+            let not_before_ms = digest.due.0;
+            return Plan::Folded { group: group.clone(), not_before_ms };
+        }
+        let delivery = Delivery {
+            id: webhook_id(news.endpoint, &format!("digest {}", news.alert)),
+            incident: DIGEST_LANE.to_owned(),
+            ..every(news, now_ms)
+        };
+        let holds = Holds::Digest(Digest::of(news));
+        let group = Group { v: 1, endpoint: delivery.endpoint.clone(), id: delivery.id.clone(), holds };
+        line.digest = Some(group.clone());
+        Plan::New { delivery, group }
+    }
+
+    /// Takes back a digest that was recorded before a restart and that the outbox has opened again.
+    pub fn restore(&mut self, group: &Group) {
+        if matches!(group.holds, Holds::Digest(_)) {
+            self.lines.entry(group.endpoint.clone()).or_default().digest = Some(group.clone());
+        }
     }
 }
 

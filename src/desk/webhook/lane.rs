@@ -30,8 +30,8 @@ impl Item {
     }
 }
 
-/// The place of an item in its lane.
-pub(super) type Place = (u64, String);
+/// The place of an item in its lane: by the alert, and behind it by when it was made.
+pub(super) type Place = (u64, i64, String);
 /// A head by when it is due: the earlier made first among those that are due together.
 type Ready = (i64, i64, u64, String);
 
@@ -104,7 +104,7 @@ impl Lanes {
     /// those before it.
     pub(super) fn insert(&mut self, mut item: Item) {
         let Delivery { id, incident, seq, created_ms, not_before_ms, .. } = item.delivery.clone();
-        let place = (seq, id.clone());
+        let place = (seq, created_ms, id.clone());
         self.places.insert(id.clone(), (incident.clone(), place.clone()));
         self.ages.insert((created_ms, id));
         self.change(&incident, |lane| {
@@ -195,7 +195,8 @@ impl Lanes {
     /// Makes everything due now, except what is held.
     pub(super) fn all_due(&mut self, now_ms: i64) {
         for lane in self.lanes.values_mut() {
-            lane.items.values_mut().for_each(|item| item.next_ms = item.next_ms.min(now_ms));
+            // What is recorded of one that is held must still say until when.
+            lane.items.values_mut().for_each(|i| i.next_ms = i.next_ms.min(now_ms.max(i.delivery.not_before_ms)));
         }
         self.ready = self.lanes.iter().filter_map(|(incident, lane)| lane.ready(incident)).collect();
     }

@@ -13,6 +13,7 @@
 pub mod address;
 pub mod body;
 pub mod client;
+pub mod digest;
 pub mod grouping;
 pub mod outbox;
 pub mod outcome;

@@ -1,8 +1,8 @@
 //! The body of Standard Webhooks: `{"type", "timestamp", "data"}`, and `"truncated": true` where something did not fit.
 //!
-//! `data` is the alert (`schemas/alert.schema.json`); for `grouped` the incident as it stands, or a storm. Beside it, for an
-//! account that the directory knows, `customer` is what that said when the incident began ([`crate::directory::Facts`]); its
-//! `tenant` is then that of the incident, whatever the alert's is.
+//! `data` is the alert (`schemas/alert.schema.json`); for `grouped` the incident as it stands, or a storm; for
+//! `digest` the [`super::digest::Digest`]. Beside it, for an account that the directory knows, `customer` is what that said
+//! when the incident began ([`crate::directory::Facts`]); its `tenant` is then that of the incident, whatever the alert's is.
 
 use serde_json::{Map, Value, json};
 
@@ -67,10 +67,15 @@ fn data(message: &Message) -> Result<Value, serde_json::Error> {
             data["link"] = json!(message.link);
             data
         }
-        What::Other { summary, over, data } => json!({
+        What::Digest(digest) => {
+            let mut data = serde_json::to_value(digest)?;
+            data["link"] = json!(message.link);
+            data
+        }
+        What::Other { summary, state, data } => json!({
             "incident": message.incident,
             "severity": message.severity,
-            "state": if *over { "cleared" } else { "open" },
+            "state": state,
             "summary": summary,
             "details": data,
             "link": message.link,
@@ -104,6 +109,11 @@ const STEPS: &[fn(&mut Message)] = &[
         if let What::Storm(storm) = &mut m.what {
             storm.top.truncate(3);
         }
+        if let What::Digest(digest) = &mut m.what {
+            digest.top.truncate(3);
+            let rest = digest.tenants.split_off(digest.tenants.len().min(5));
+            digest.other_tenants += rest.iter().map(|share| share.critical + share.warning).sum::<u64>();
+        }
     },
     |m| {
         names(m, 120);
@@ -123,7 +133,7 @@ fn each(message: &mut Message, change: impl Fn(&mut Alert)) {
     match &mut message.what {
         What::Alert(alert) => change(alert),
         What::Incident(incident) => incident.alerts.iter_mut().for_each(change),
-        What::Storm(_) | What::Other { .. } => {}
+        What::Storm(_) | What::Digest(_) | What::Other { .. } => {}
     }
 }
 
@@ -157,6 +167,13 @@ fn names(message: &mut Message, bytes_max: usize) {
             cut_json(&mut top.account, bytes_max);
             cut_json(&mut top.tenant, bytes_max);
         }),
+        What::Digest(digest) => {
+            digest.top.iter_mut().for_each(|worst| {
+                cut_json(&mut worst.account, bytes_max);
+                cut_json(&mut worst.tenant, bytes_max);
+            });
+            digest.tenants.iter_mut().for_each(|share| cut_json(&mut share.tenant, bytes_max));
+        }
         What::Other { summary, .. } => cut_json(summary, 3 * bytes_max),
     }
 }

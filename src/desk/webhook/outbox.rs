@@ -196,6 +196,18 @@ impl Outbox {
         self.lines.get(endpoint).and_then(|line| line.lanes.get(id)).is_some_and(|item| !item.sealed)
     }
 
+    /// Lets the message of a restored delivery change again, where it waits until after `before_ms`, so that nobody can have begun
+    /// to send it. Returns whether it may change.
+    pub fn reopen(&mut self, endpoint: &str, id: &str, before_ms: i64) -> bool {
+        if let Some(line) = self.lines.get_mut(endpoint) {
+            line.lanes.update(id, |item| {
+                let untouched = item.attempts == 0 && item.last.is_none() && item.tried == 0;
+                item.sealed &= !(untouched && item.delivery.not_before_ms > before_ms);
+            });
+        }
+        self.is_open(endpoint, id)
+    }
+
     /// Sends a delivery that waits not later than so (it became urgent), and with it what comes before it. What it returns must
     /// be recorded; `None` where it does not wait.
     pub fn hasten(&mut self, endpoint: &str, id: &str, not_before_ms: i64) -> Option<DeliveryRecord> {

@@ -1,8 +1,9 @@
 //! Quiet hours: when a warning waits for the morning.
 
 use jiff::civil::Time;
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+
+use super::digest::{at_ms, time, utc, zone};
 
 /// Hours of each day, by the clocks of a zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,17 +16,13 @@ pub struct QuietHours {
     pub zone: String,
 }
 
-fn utc() -> String {
-    "UTC".to_owned()
-}
-
 impl QuietHours {
     /// Checks that both can be read.
     ///
     /// # Errors
     /// What would be right.
     pub fn check(&self) -> Result<(), &'static str> {
-        TimeZone::get(&self.zone).map_err(|_| "zone must be a name of the tz database, as `Europe/Berlin`")?;
+        zone(&self.zone)?;
         match self.times() {
             Some((from, to)) if from != to => Ok(()),
             _ => Err("hours must be two different times of the day, as `22:00-07:00`"),
@@ -35,7 +32,7 @@ impl QuietHours {
     /// When they end, in Unix milliseconds, where `now_ms` lies within. `None` outside, or where the settings cannot be read.
     pub fn end_ms(&self, now_ms: i64) -> Option<i64> {
         let (from, to) = self.times()?;
-        let zone = TimeZone::get(&self.zone).ok()?;
+        let zone = zone(&self.zone).ok()?;
         let now = zone.to_datetime(jiff::Timestamp::from_millisecond(now_ms).ok()?);
         let time = now.time();
         let quiet = if from < to { from <= time && time < to } else { from <= time || time < to };
@@ -43,20 +40,14 @@ impl QuietHours {
             return None;
         }
         let day = if time < to { now.date() } else { now.date().tomorrow().ok()? };
-        // An hour that the clocks leave out ends when they have left it out, one that comes twice when it first ends.
-        let end = zone.to_ambiguous_timestamp(day.to_datetime(to)).compatible().ok()?.as_millisecond();
+        let end = at_ms(&zone, day, to)?;
         // In the second pass of an hour that comes twice, the first end is behind.
         (end > now_ms).then_some(end)
     }
 
     fn times(&self) -> Option<(Time, Time)> {
         let (from, to) = self.hours.split_once('-')?;
-        let read = |text: &str| -> Option<Time> {
-            let (hour, minute) = text.trim().split_once(':')?;
-            (hour.len() == 2 && minute.len() == 2).then_some(())?;
-            Time::new(hour.parse().ok()?, minute.parse().ok()?, 0, 0).ok()
-        };
-        Some((read(from)?, read(to)?))
+        Some((time(from)?, time(to)?))
     }
 }
 

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::alert::{Pattern, Severity};
 
+use super::digest::CLOCKS_MS;
+pub use super::digest::DigestAt;
 pub use super::quiet::QuietHours;
 use super::sign::{BadSecret, Keys, Secret, Token};
 
@@ -36,8 +38,10 @@ pub struct Endpoint {
     pub previous_secret_file: String,
     /// The body.
     pub format: Format,
-    /// Each alert, or one message an incident.
+    /// Each alert, one message an incident, or one a day.
     pub deliver: Deliver,
+    /// With `deliver = "digest"`: when.
+    pub digest_at: DigestAt,
     /// The least severity that is sent.
     pub min_severity: Severity,
     /// Kinds that are sent (`account.flagged`, …). Empty: all.
@@ -46,6 +50,8 @@ pub struct Endpoint {
     pub tenants: Vec<String>,
     /// Patterns that are sent. Empty: all.
     pub patterns: Vec<Pattern>,
+    /// Whether it gets heartbeats, and nothing else.
+    pub heartbeat: bool,
     /// When `warning` is held back until they end; `critical` never is.
     pub quiet_hours: Option<QuietHours>,
     /// Time for an attempt from the look-up of the name to the answer, in seconds.
@@ -82,6 +88,8 @@ pub enum Deliver {
     Grouped,
     /// Each alert.
     Every,
+    /// Everything of a day, as one message.
+    Digest,
 }
 
 /// An address that is a secret by itself at some receivers (Slack's): it shows its host only.
@@ -107,10 +115,12 @@ impl Default for Endpoint {
             previous_secret_file: String::new(),
             format: Format::Native,
             deliver: Deliver::Grouped,
+            digest_at: DigestAt::default(),
             min_severity: Severity::Warning,
             kinds: Vec::new(),
             tenants: Vec::new(),
             patterns: Vec::new(),
+            heartbeat: false,
             quiet_hours: None,
             timeout_s: 20,
             allow_private: false,
@@ -199,6 +209,20 @@ impl Endpoint {
         if let Some(cure) = self.quiet_hours.as_ref().and_then(|quiet| quiet.check().err()) {
             return bad("quiet_hours", cure);
         }
+        if let Err(cure) = self.digest_at.check() {
+            return bad("digest_at", cure);
+        }
+        if self.heartbeat && matches!(self.format, Format::Pagerduty | Format::Alertmanager) {
+            return bad("heartbeat", "its format opens and closes incidents, which a heartbeat is none of: use native");
+        }
+        if self.deliver == Deliver::Digest {
+            if matches!(self.format, Format::Pagerduty | Format::Alertmanager) {
+                return bad("deliver", "its format opens and closes incidents, which a digest is none of: use grouped");
+            }
+            if self.quiet_hours.is_some() {
+                return bad("quiet_hours", "a digest comes when digest_at says: leave them out");
+            }
+        }
         Ok(())
     }
 
@@ -247,16 +271,20 @@ impl Endpoint {
     /// of to its end: severity and pattern, which change on the way, then choose no more.
     pub fn wants(&self, facts: &Facts<'_>, follows: bool) -> bool {
         let chosen = |list: &[String], value: &str| list.is_empty() || list.iter().any(|one| one == value);
-        chosen(&self.kinds, facts.kind)
+        !self.heartbeat
+            && chosen(&self.kinds, facts.kind)
             && facts.tenant.is_none_or(|tenant| chosen(&self.tenants, tenant))
             && (follows
                 || facts.severity >= self.min_severity
                     && facts.pattern.is_none_or(|p| self.patterns.is_empty() || self.patterns.contains(&p)))
     }
 
-    /// Before when, in Unix milliseconds, an alert of this severity is not to be sent; `now_ms` where nothing holds it.
+    /// Before when, in Unix milliseconds, an alert of this severity is not to be sent; `now_ms` where nothing holds it. Of a
+    /// digest, when the next one is due.
     pub fn not_before_ms(&self, severity: Severity, now_ms: i64) -> i64 {
         match &self.quiet_hours {
+            // Just before the hour one may be sealed already: no second one is made for the same hour.
+            _ if self.deliver == Deliver::Digest => self.digest_at.next_ms(now_ms.saturating_add(CLOCKS_MS)),
             Some(quiet) if severity == Severity::Warning => quiet.end_ms(now_ms).unwrap_or(now_ms),
             _ => now_ms,
         }
@@ -310,6 +338,13 @@ mod tests {
             ("quiet_hours = { hours = '22-7', zone = 'Europe/Berlin' }", "quiet_hours"),
             ("quiet_hours = { hours = '22:00-07:00', zone = 'Mars/Base' }", "quiet_hours"),
             ("quiet_hours = { hours = '22:00-22:00', zone = 'UTC' }", "quiet_hours"),
+            ("digest_at = { time = '8', zone = 'UTC' }", "digest_at"),
+            ("digest_at = { time = '24:00' }", "digest_at"),
+            ("digest_at = { time = '08:00', zone = 'Mars/Base' }", "digest_at"),
+            ("heartbeat = true\nformat = 'pagerduty'", "heartbeat"),
+            ("deliver = 'digest'\nformat = 'pagerduty'", "deliver"),
+            ("deliver = 'digest'\nformat = 'alertmanager'", "deliver"),
+            ("deliver = 'digest'\nquiet_hours = { hours = '22:00-07:00' }", "quiet_hours"),
         ] {
             let key_of = more.split(' ').next().unwrap();
             let kept: Vec<_> = good.lines().filter(|line| !line.starts_with(key_of)).collect();
