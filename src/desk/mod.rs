@@ -3,7 +3,8 @@
 //! The alerts topic has one partition, so that one member of the desk's group has it: that is the active desk (`role`), the
 //! others stand by. What it makes of the alerts goes to the `desk` topic, each time in one transaction with the offset of the
 //! alerts, so that whoever takes over forgets nothing. Every instance follows that topic into an index of its own (`index`)
-//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`notice`] and [`record`] are pure.
+//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`notice`], [`record`] and
+//! [`renames`] are pure.
 
 pub mod alone;
 pub mod api;
@@ -12,11 +13,13 @@ pub mod deliver;
 pub mod feedback;
 pub mod groups;
 pub mod heartbeat;
+mod heirs;
 pub mod index;
 pub mod mail;
 pub mod notice;
 mod pulse;
 pub mod record;
+pub mod renames;
 mod role;
 pub mod sender;
 pub mod settings;
@@ -34,6 +37,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use axum::Router;
 
+use crate::core::policy::Policy;
 use crate::directory;
 use crate::kafka::Kafka;
 use crate::telemetry::Metrics;
@@ -59,6 +63,8 @@ pub struct Options<'a> {
     pub settings: &'a Settings,
     /// Section `[directory]`.
     pub directory: &'a directory::Settings,
+    /// What the detectors count by.
+    pub policy: Arc<Policy>,
     /// Its name in the group, where it has one that it keeps over restarts.
     pub instance: &'a str,
     /// What it calls itself before the brokers.

@@ -9,6 +9,7 @@
 //! | `delivery/ENDPOINT/ID` | [`DeliveryRecord`]: where it stands |
 //! | `endpoint/NAME` | [`EndpointRecord`]: whether its receiver wants anything |
 //! | `decision/ID` | [`Decided`]: what somebody decided about accounts |
+//! | `rename/ACCOUNT` | [`Renamed`]: an account that has another name, by the new one |
 //! | `audit/NUMBER` | [`Entry`]: who did what |
 //!
 //! A record without a value takes its key away.
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 
 use super::feedback::record::{Acted, Decided, Entry, Resolved, Word};
 use super::notice::Said;
+use super::renames::Renamed;
 use super::webhook::grouping::{Group, Told};
 use super::webhook::record::{DeliveryRecord, EndpointRecord};
 use crate::core::alert::{AlertKind, Pattern, Severity};
@@ -37,6 +39,8 @@ pub const GROUP: &str = "group/";
 pub const ENDPOINT: &str = "endpoint/";
 /// The keys of decisions begin so.
 pub const DECISION: &str = "decision/";
+/// The keys of renames begin so.
+pub const RENAME: &str = "rename/";
 /// The keys of the audit's lines begin so; the number has 20 digits.
 pub const AUDIT: &str = "audit/";
 /// The key of the last anomaly.
@@ -177,6 +181,8 @@ pub enum Record {
     Endpoint(Box<EndpointRecord>),
     /// What somebody decided about accounts.
     Decision(Box<Decided>),
+    /// An account that has another name.
+    Renamed(Box<Renamed>),
     /// Who did what.
     Audit(Box<Entry>),
     /// The key stands for nothing any more.
@@ -218,6 +224,8 @@ impl Record {
             Self::Endpoint(serde_json::from_slice(value)?)
         } else if key.starts_with(DECISION) {
             Self::Decision(serde_json::from_slice(value)?)
+        } else if key.starts_with(RENAME) {
+            Self::Renamed(serde_json::from_slice(value)?)
         } else if key.starts_with(AUDIT) {
             Self::Audit(serde_json::from_slice(value)?)
         } else {
@@ -235,6 +243,7 @@ impl Record {
             Self::Delivery(delivery) => format!("{DELIVERY}{}/{}", delivery.endpoint, delivery.id),
             Self::Endpoint(endpoint) => format!("{ENDPOINT}{}", endpoint.endpoint),
             Self::Decision(decided) => format!("{DECISION}{}", decided.id),
+            Self::Renamed(renamed) => format!("{RENAME}{}", renamed.to),
             Self::Audit(entry) => format!("{AUDIT}{:020}", entry.n),
             Self::Gone(key) => key.clone(),
             Self::Unknown => String::new(),
@@ -254,6 +263,7 @@ impl Record {
             Self::Delivery(delivery) => serde_json::to_vec(delivery).map(Some),
             Self::Endpoint(endpoint) => serde_json::to_vec(endpoint).map(Some),
             Self::Decision(decided) => serde_json::to_vec(decided).map(Some),
+            Self::Renamed(renamed) => serde_json::to_vec(renamed).map(Some),
             Self::Audit(entry) => serde_json::to_vec(entry).map(Some),
             Self::Gone(_) | Self::Unknown => Ok(None),
         }

@@ -16,11 +16,14 @@ use super::book::Book;
 use super::deliver::{Deliveries, PENDING_MAX};
 use super::feedback::clerk::{Clerk, Control, NoControl};
 use super::heartbeat::Heart;
+use super::heirs::Heirs;
 use super::notice::{Notice, Said};
 use super::pulse::Pulse;
 use super::record::{ALERT, Record};
+use super::renames::NEW_MS;
 use super::sender::{Hands, chance};
 use super::shared::{self, Role, Shared};
+use crate::directory::Directory;
 use crate::kafka::changelog::{self, Changelog, Place};
 use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain};
 use crate::kafka::group::seek;
@@ -34,6 +37,8 @@ const POLL: Duration = Duration::from_millis(100);
 const POLL_SENDING: Duration = Duration::from_millis(5);
 /// The wait before it is tried again.
 const AGAIN: Duration = Duration::from_secs(3);
+/// How often it is looked whether a rename of the directory has begun.
+const FOLLOW: Duration = Duration::from_secs(10);
 /// How often it is looked what can be forgotten.
 const FORGET: Duration = Duration::from_secs(3600);
 
@@ -233,6 +238,9 @@ struct Active<'a> {
     clerk: Clerk,
     reader: &'a Reader,
     hands: Hands,
+    heirs: Heirs,
+    /// The directory whose renames were taken, and when.
+    followed: (Arc<Directory>, Instant),
     pulse: Option<Pulse<'a>>,
     /// Alerts are not taken, because too much waits to be delivered.
     is_held_back: bool,
@@ -317,6 +325,8 @@ impl<'a> Active<'a> {
             clerk,
             reader,
             hands,
+            heirs: Heirs::default(),
+            followed: (Arc::default(), forgot),
             pulse: Pulse::begin(shared, now_ms())?,
             is_held_back: false,
             shown: forgot,
@@ -410,9 +420,30 @@ impl<'a> Active<'a> {
                 self.clerk.grant(command, &mut self.book, &mut self.deliveries, crate::kafka::outlet::now_ms());
             self.records.extend(records);
         }
+        self.hand_over();
         if self.shown.elapsed() > Duration::from_millis(500) {
             self.shown = Instant::now();
             self.shared.show(self.deliveries.endpoints(), self.deliveries.outbox());
+        }
+    }
+
+    /// Sees to accounts that have another name.
+    fn hand_over(&mut self) {
+        let directory = self.shared.directory.directory();
+        // Some begin only later.
+        if !Arc::ptr_eq(&directory, &self.followed.0) || self.followed.1.elapsed() > FOLLOW {
+            let now_ms = now_ms();
+            let records = self.clerk.follow(directory.renamed(now_ms - NEW_MS, now_ms), now_ms);
+            self.records.extend(records);
+            self.followed = (directory, Instant::now());
+        }
+        if let Some(found) = self.heirs.found() {
+            let records = self.clerk.found(&found, now_ms());
+            self.records.extend(records);
+        }
+        // Of one that was asked for and is not stored yet, a desk that takes over would know nothing.
+        if !self.has_news() {
+            self.heirs.look_for(self.clerk.sought(), &self.shared.kafka, &self.shared.policy);
         }
     }
 

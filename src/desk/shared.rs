@@ -1,5 +1,6 @@
 //! What the desk's threads know together.
 
+use crate::core::policy::Policy;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -124,6 +125,8 @@ pub struct Shared {
     endpoints: Mutex<Vec<EndpointView>>,
     commands: (Sender<Command>, Receiver<Command>),
     index: Mutex<IndexState>,
+    /// What the detectors count by.
+    pub(super) policy: Arc<Policy>,
     /// What the provider knows about its customers.
     pub(super) directory: Held,
     /// Whether the directory is to be looked at now.
@@ -156,6 +159,7 @@ impl Shared {
             endpoints: Mutex::default(),
             commands: crossbeam_channel::bounded(64),
             index: Mutex::new(IndexState::Catching),
+            policy: Arc::clone(&options.policy),
             directory: Held::new(&options.directory.file),
             look: AtomicBool::new(false),
             alerts_next: AtomicI64::new(-1),

@@ -236,6 +236,16 @@ impl Directory {
         all.map(ToString::to_string).collect()
     }
 
+    /// Accounts that have had another name since a moment between these two, in milliseconds since 1970: the old name and the
+    /// new one. A name that somebody has by now is not an old one.
+    pub fn renamed(&self, since_ms: i64, until_ms: i64) -> impl Iterator<Item = (&str, &str)> {
+        let former = self.former.iter().filter(move |(_, (at, _))| (since_ms..=until_ms).contains(&at.0));
+        former.filter(|(old, _)| !self.names.contains_key(*old)).filter_map(|(old, &(_, at))| {
+            let account = self.accounts.get(at as usize)?;
+            Some((&**old, &*account.account))
+        })
+    }
+
     /// Accounts in it.
     pub fn len(&self) -> usize {
         self.accounts.len()

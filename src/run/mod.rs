@@ -418,12 +418,13 @@ fn await_control(shared: &Shared) -> anyhow::Result<()> {
 /// The desk of an instance.
 ///
 /// # Errors
-/// Where the system gives no thread or no folder.
+/// Where the system gives no thread or no folder, or the fingerprint key cannot be had.
 pub fn start_desk(config: &Config, http: Option<std::net::SocketAddr>, metrics: Arc<Metrics>) -> anyhow::Result<Desk> {
     let options = desk::Options {
         kafka: &config.kafka,
         settings: &config.desk,
         directory: &config.directory,
+        policy: Arc::new(config.policy(config.fingerprint_key()?)?),
         instance: &config.run.instance,
         client_id: &client_id(config, http),
         session_timeout_ms: config.run.session_timeout_ms,

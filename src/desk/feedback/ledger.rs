@@ -129,8 +129,8 @@ impl Ledger {
             Wish::Decide(new) => self.decide(new, by),
             Wish::TakeBack { decision, note } => self.take_back(&decision, Word { note, ..by }),
             Wish::Act(new) => self.act(new, book, by),
-            Wish::Enable { .. } | Wish::Resend { .. } => {
-                Err(Refused::Invalid("deliveries are not in the ledger".to_owned()))
+            Wish::Rename(_) | Wish::Enable { .. } | Wish::Resend { .. } => {
+                Err(Refused::Invalid("deliveries and names are not in the ledger".to_owned()))
             }
         }
     }
@@ -527,7 +527,8 @@ impl Done {
 }
 
 impl Wish {
-    fn note(&self) -> Option<&str> {
+    /// What whoever asks says about it.
+    pub(super) fn note(&self) -> Option<&str> {
         match self {
             Self::Acknowledge { note, .. } | Self::Resolve { note, .. } | Self::TakeBack { note, .. } => {
                 note.as_deref()
@@ -535,6 +536,7 @@ impl Wish {
             Self::Note { note, .. } => Some(note),
             Self::Decide(new) => Some(&new.note),
             Self::Act(new) => new.note.as_deref(),
+            Self::Rename(new) => new.note.as_deref(),
             Self::Enable { .. } | Self::Resend { .. } => None,
         }
     }

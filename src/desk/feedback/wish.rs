@@ -44,6 +44,8 @@ pub enum Wish {
         /// Why.
         note: Option<String>,
     },
+    /// Have an account go on under another name.
+    Rename(NewName),
     /// Record what an outside system did.
     Act(NewAction),
     /// Send to an endpoint again that had said 410.
@@ -96,6 +98,18 @@ pub struct NewDecision {
     pub until: Timestamp,
     /// Why.
     pub note: String,
+}
+
+/// An account that has another name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewName {
+    /// The name it had.
+    pub from: String,
+    /// The name it has.
+    pub to: String,
+    /// Why.
+    pub note: Option<String>,
 }
 
 /// What an outside system did.
