@@ -10,7 +10,7 @@ use std::process::Command;
 
 /// Rooms that neither the core nor the events may know.
 const OTHER_ROOMS: &[&str] =
-    &["cli", "input", "state", "report", "logs", "config", "desk", "run", "kafka", "telemetry", "demo"];
+    &["cli", "input", "state", "report", "logs", "config", "desk", "run", "kafka", "telemetry", "demo", "directory"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
