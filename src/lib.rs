@@ -7,6 +7,7 @@ pub mod config;
 pub mod core;
 pub mod demo;
 pub mod desk;
+pub mod directory;
 pub mod event;
 pub mod input;
 pub mod kafka;

@@ -9,8 +9,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Rooms that neither the core nor the events may know.
-const OTHER_ROOMS: &[&str] =
-    &["cli", "input", "state", "report", "logs", "config", "desk", "run", "kafka", "telemetry", "demo", "relays"];
+const OTHER_ROOMS: &[&str] = &[
+    "cli",
+    "input",
+    "state",
+    "report",
+    "logs",
+    "config",
+    "desk",
+    "run",
+    "kafka",
+    "telemetry",
+    "demo",
+    "directory",
+    "relays",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use jsonschema::Validator;
@@ -13,6 +14,7 @@ use mailfuse::core::alert::{
 use mailfuse::core::decision::Decisions;
 use mailfuse::core::signal;
 use mailfuse::desk::notice::Said;
+use mailfuse::directory::entry::{Entry, parse as parse_entry};
 use mailfuse::event::{
     Auth, Complaint, Decoded, Event, Kind, Limits, Outcome, Recipients, Send, Status, Timestamp, decode, encode, fold,
 };
@@ -209,6 +211,11 @@ fn example_control_records_validate_and_are_what_we_write() {
         wrong(2, 0, "incident", Some(json!(""))),
         wrong(2, 0, "incident", None),
         wrong(4, 0, "incident", None),
+        wrong(8, 0, "account_before", Some(json!(""))),
+        wrong(8, 0, "account_before", None),
+        wrong(8, 0, "learned", Some(json!(""))),
+        wrong(8, 0, "learned", None),
+        wrong(8, 0, "until", None),
         scope(0, "tenant", "shop.example"),
         scope(2, "account", "scope:tenant:x"),
         scope(5, "tenant", ""),
@@ -220,6 +227,49 @@ fn example_control_records_validate_and_are_what_we_write() {
     ] {
         assert!(!schema.is_valid(&wrong), "{wrong}");
         assert!(Decisions::parse(wrong.to_string().as_bytes()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn example_entries_of_the_directory_validate_and_are_read() {
+    let schema = schema(include_str!("../schemas/directory.schema.json"));
+    let lines: Vec<&str> = include_str!("../schemas/examples/directory.jsonl").lines().collect();
+    for line in &lines {
+        check_valid(&schema, line.as_bytes());
+        let entry = parse_entry(line.as_bytes(), &mut HashMap::new()).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let written = match entry {
+            Entry::Account(account) => serde_json::to_value(account).unwrap(),
+            Entry::Tenant(tenant) => serde_json::to_value(tenant).unwrap(),
+        };
+        let mut read: Value = serde_json::from_str(line).unwrap();
+        read.as_object_mut().unwrap().remove("v");
+        assert_eq!(written, read, "everything that a line says is kept");
+    }
+    // What we refuse, the schema refuses; time zones are beyond it, and bytes.
+    let entry: Value = serde_json::from_str(lines[1]).unwrap();
+    let with = |field: &str, value: Value| {
+        let mut wrong = entry.clone();
+        wrong[field] = value;
+        wrong
+    };
+    for wrong in [
+        with("v", json!(2)),
+        with("account", json!(7)),
+        with("account", json!("")),
+        with("tenant", json!("x".repeat(257))),
+        with("created", json!("yesterday")),
+        with("plan", json!([])),
+        with("contact", json!("")),
+        with("aliases", json!(vec!["a"; 101])),
+        with("aliases", json!([7])),
+        with("was", json!([{"account": "a@shop.example"}])),
+        with("was", json!([{"account": "", "until": 0}])),
+        with("was", json!([{"account": "a@shop.example", "until": "once"}])),
+        json!({"v": 1, "name": "Shop Ltd"}),
+        json!([1, "a@shop.example"]),
+    ] {
+        assert!(!schema.is_valid(&wrong), "{wrong}");
+        assert!(parse_entry(wrong.to_string().as_bytes(), &mut HashMap::new()).is_err(), "{wrong}");
     }
 }
 

@@ -144,6 +144,21 @@ What goes beyond the multiplied limits is flagged all the same, and says that it
         #[arg(long)]
         note: Option<String>,
     },
+    /// Have an account go on under another name: the new name is judged by what the old one had learned
+    #[command(after_help = "\
+It counts from some seconds after it was found on; mail that the new name sent before is judged as a stranger's. The old name keeps
+what it has.")]
+    Rename {
+        #[command(flatten)]
+        asked: Asked,
+        /// The name it had
+        old: String,
+        /// The name it has
+        new: String,
+        /// Why
+        #[arg(long)]
+        note: Option<String>,
+    },
     /// List who did what, newest first
     Audit {
         #[command(flatten)]
@@ -259,6 +274,19 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             let query = named("note", note).map(|q| format!("?{q}")).unwrap_or_default();
             let path = format!("/v1/decisions/{}{query}", encoded(decision));
             decisions(&[ask::send(asked, Method::DELETE, &path, None)?])
+        }
+        Command::Rename { asked, old, new, note } => {
+            let body = json!({ "from": old, "to": new, "note": note });
+            let renamed = ask::send(asked, Method::POST, "/v1/renames", Some(body))?;
+            let (from, to) = (text(&renamed["from"]), text(&renamed["to"]));
+            print(&printable(&match renamed["state"].as_str() {
+                Some("done") => {
+                    format!("{to} goes on with what {from} had learned from {} on", text(&renamed["counts_from"]))
+                }
+                _ => format!(
+                    "{to} will go on with what {from} had learned: `mailfuse desk audit --account {to}` says when"
+                ),
+            }))
         }
         Command::Audit { asked, account, incident, who, limit } => {
             let mut query = vec![format!("limit={limit}")];
@@ -395,7 +423,7 @@ fn audit(items: &[Value]) -> Result<(), Failure> {
         ("why", Align::Left),
     ]);
     for e in items {
-        let fields = ["account", "scope", "incident", "decision", "relay", "endpoint", "message"];
+        let fields = ["account_before", "account", "scope", "incident", "decision", "relay", "endpoint", "message"];
         let about: Vec<String> = fields.iter().filter_map(|f| e[*f].as_str()).map(str::to_owned).collect();
         table.row(vec![text(&e["at"]), text(&e["who"]), text(&e["what"]), about.join(" "), text(&e["note"])]);
     }

@@ -325,6 +325,7 @@ fn decided(scope: &Scope, decision: &Decision, at: Timestamp) -> String {
         What::Pin { stratum } => format!("taken for \"{}\"", stratum.name()),
         What::Close { incident } => format!("incident {} closed", printable(incident)),
         What::Hijack { incident } => format!("incident {} was a hijack", printable(incident)),
+        What::Inherit { account_before, .. } => format!("goes on with what {} had learned", printable(account_before)),
     };
     let when = match decision.until {
         _ if at < decision.from => "does not count yet",

@@ -136,6 +136,7 @@ async fn one(endpoint: &Endpoint, mailbox: Option<&Mailbox>) -> Result<Outcome, 
         severity: Severity::Warning,
         incident: format!("test-{now_ms}"),
         link: String::new(),
+        customer: None,
         what: What::Other {
             summary: format!("A test of mailfuse: the endpoint {} works.", endpoint.name),
             // So that nothing stays open at a receiver that keeps incidents.

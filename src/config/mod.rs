@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::core::policy::{BadPolicy, Detect, PUBLIC_KEY, Policy};
 use crate::desk;
+use crate::directory;
 use crate::event::Limits;
 use crate::kafka::{self, Kafka};
 use crate::logs::postfix;
@@ -47,6 +48,8 @@ pub struct Config {
     pub desk: desk::Settings,
     /// Relays and what is done about them.
     pub relays: relays::Settings,
+    /// What the provider knows about its customers.
+    pub directory: directory::Settings,
     /// What it says about itself.
     pub log: Log,
 }

@@ -238,7 +238,7 @@ impl Account {
     }
 
     /// Moves to the day of `now_s`.
-    fn roll(&mut self, now_s: u32, policy: &Policy, history_since_s: u32) {
+    pub(super) fn roll(&mut self, now_s: u32, policy: &Policy, history_since_s: u32) {
         if self.baseline.is_before(now_s) {
             let teaches = match &self.incident {
                 Some(incident) if incident.severity == Severity::Critical => Teaches::Critical,

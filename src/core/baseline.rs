@@ -161,6 +161,25 @@ impl Baseline {
         Self { day: now_s / DAY_S, ..self.without_today() }
     }
 
+    /// The same past, with the current day of `own`, which is that of an account that goes on with it. A day that both have
+    /// counted is one.
+    #[must_use]
+    pub(super) fn going_on(mut self, own: &Self) -> Self {
+        let mut today = own.today;
+        if self.day == own.day {
+            today.add(&self.today);
+        } else {
+            (self.foreign_today, self.critical_today) = (false, false);
+        }
+        Self {
+            day: own.day,
+            today,
+            foreign_today: own.foreign_today || self.foreign_today,
+            critical_today: own.critical_today || self.critical_today,
+            ..self
+        }
+    }
+
     /// Counts into the current day.
     pub fn count(&mut self, what: &Counters) {
         self.today.add(what);

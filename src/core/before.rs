@@ -85,6 +85,11 @@ impl Account {
 }
 
 impl Before {
+    /// Baseline, networks, and contacts where they were kept.
+    pub(super) fn learned(&self) -> (&Baseline, &Networks, Option<&Contacts>) {
+        (&self.baseline, &self.networks, self.contacts.as_ref())
+    }
+
     fn pack(&self, out: &mut Vec<u8>, clock_ms: i64) {
         put_text(out, &self.incident);
         put_signed(out, clock_ms.wrapping_sub(self.flagged_ms));

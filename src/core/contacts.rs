@@ -10,6 +10,8 @@ use super::codec::{Input, Unreadable, put, read_ahead};
 
 /// Contacts that are kept in 16 bits.
 const NARROW_MAX: usize = 256;
+/// The same of an account that has joined those of another.
+const JOINED_MAX: usize = 2 * NARROW_MAX;
 /// Room for so many is made at a time, at least.
 const NARROW_STEP: usize = 16;
 /// Unsorted newcomers, merged when they are this many: an insertion into a long sorted vector is paid once for all.
@@ -86,6 +88,25 @@ impl Contacts {
         true
     }
 
+    /// Takes in those of `own`, an account that goes on with these: what is known to either is known. Of 16-bit ones, which
+    /// cannot be widened, as many as there is room for.
+    pub(super) fn join(&mut self, own: &Self) {
+        for &narrow in &own.narrow {
+            if self.narrow.len() < JOINED_MAX
+                && let Err(at) = self.narrow.binary_search(&narrow)
+            {
+                self.narrow.insert(at, narrow);
+            }
+        }
+        self.narrow.shrink_to_fit();
+        let more = own.more.iter().flat_map(|m| m.older.iter().chain(&m.wide).chain(&m.fresh));
+        for &wide in more {
+            if !self.more.as_ref().is_some_and(|m| m.knows(wide)) {
+                self.more.get_or_insert_default().push(wide);
+            }
+        }
+    }
+
     /// How many are known, at most.
     pub fn len(&self) -> usize {
         self.narrow.len() + self.more.as_ref().map_or(0, |m| m.len())
@@ -113,7 +134,7 @@ impl Contacts {
 
     pub(super) fn unpack(from: &mut Input<'_>) -> Result<Self, Unreadable> {
         let mut contacts = Self::default();
-        unpack_sorted(from, NARROW_MAX, |n| {
+        unpack_sorted(from, JOINED_MAX, |n| {
             contacts.narrow.push(n.try_into().map_err(|_| Unreadable("a fingerprint of more than 16 bits"))?);
             Ok(())
         })?;

@@ -13,6 +13,7 @@ use super::account::{Account, domain};
 use super::alert::Exempt;
 use super::decision::{Decision, Decisions, What};
 use super::incident::Incident;
+use super::inherit::Learned;
 use super::policy::{Policy, Threshold};
 use super::scope::Scope;
 use super::sends::seconds;
@@ -280,7 +281,7 @@ impl Decided {
                 match &decision.what {
                     What::Tolerate { decades: by } => decades = decades.max(*by),
                     What::Pin { stratum: to } => stratum = *to,
-                    What::Exempt { .. } | What::Close { .. } | What::Hijack { .. } => {}
+                    What::Exempt { .. } | What::Close { .. } | What::Hijack { .. } | What::Inherit { .. } => {}
                 }
             }
             if let Some(exemption) = Exemption::largest(decisions, at)
@@ -302,6 +303,16 @@ impl Decided {
             Some(closed) => quiet_ms.min(closed.0.max(incident.flagged_ms)),
             None => quiet_ms,
         }
+    }
+
+    /// What the account inherits as of an event: of several the last.
+    pub(super) fn inherited(&self, account: &str, at: Timestamp) -> Option<&Learned> {
+        let standing = self.of(account)?.standing(at);
+        let learned = standing.filter_map(|d| match &d.what {
+            What::Inherit { learned, .. } => Some(learned),
+            _ => None,
+        });
+        learned.last()
     }
 
     /// Whether an incident of the account was called a hijack, as of an event.

@@ -1,4 +1,4 @@
-//! What people have decided: exemptions, tolerances, pinned strata, closed incidents, hijacks.
+//! What people have decided: exemptions, tolerances, pinned strata, closed incidents, hijacks, renamed accounts.
 //!
 //! A control record is JSON, is about one account, tenant, domain or network ([`Scope`]), and holds the whole list of what was
 //! decided about it; a later record replaces it. A decision counts for events from its `from` until before its `until`, in event
@@ -6,10 +6,13 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::inherit::{LEARNED_MAX, Learned};
 use super::scope::Scope;
 use super::verdict::Stratum;
 use crate::event::Timestamp;
@@ -83,6 +86,13 @@ pub enum What {
         /// Its id.
         incident: String,
     },
+    /// The account had another name: it goes on with what it had learned under that.
+    Inherit {
+        /// The name.
+        account_before: String,
+        /// What it had learned.
+        learned: Learned,
+    },
 }
 
 /// Why a control record is none.
@@ -149,6 +159,10 @@ struct Entry<'a> {
     stratum: Field<Cow<'a, str>>,
     #[serde(borrow)]
     incident: Field<Cow<'a, str>>,
+    #[serde(borrow)]
+    account_before: Field<Cow<'a, str>>,
+    #[serde(borrow)]
+    learned: Field<Cow<'a, str>>,
     #[serde(borrow)]
     by: Field<Cow<'a, str>>,
     #[serde(borrow)]
@@ -261,7 +275,7 @@ impl Entry<'_> {
     /// The decision; `None` where its kind is not known.
     fn check(self, scope: &Scope) -> Result<Option<Decision>, Wrong> {
         let Field::Is(what) = &self.what else {
-            return Err(("what", "must be exempt, tolerate, pin, close or hijack"));
+            return Err(("what", "must be exempt, tolerate, pin, close, hijack or inherit"));
         };
         let what = match &**what {
             "exempt" => What::Exempt { factor: self.factor()? },
@@ -277,6 +291,7 @@ impl Entry<'_> {
             },
             "close" => What::Close { incident: self.incident()? },
             "hijack" => What::Hijack { incident: self.incident()? },
+            "inherit" => What::Inherit { account_before: self.account_before()?, learned: self.learned()? },
             _ => return Ok(None),
         };
         match (scope, &what) {
@@ -306,6 +321,24 @@ impl Entry<'_> {
                 .as_f64()
                 .filter(|f| *f > 1.0 && *f <= FACTOR_MAX)
                 .ok_or(("factor", "must be a number above 1, at most 10")),
+        }
+    }
+
+    fn account_before(&self) -> Result<String, Wrong> {
+        match &self.account_before {
+            Field::Is(name) if !name.is_empty() && name.len() <= TEXT_MAX => Ok(name.to_string()),
+            _ => Err(("account_before", "must be the name that the account had")),
+        }
+    }
+
+    fn learned(&self) -> Result<Learned, Wrong> {
+        const WHAT: Wrong = ("learned", "must be what an account has learned, packed, in base64");
+        match &self.learned {
+            Field::Is(text) if text.len() <= LEARNED_MAX.div_ceil(3) * 4 => {
+                let bytes = STANDARD.decode(&**text).map_err(|_| WHAT)?;
+                Learned::read(&bytes).map_err(|_| WHAT)
+            }
+            _ => Err(WHAT),
         }
     }
 
@@ -344,6 +377,10 @@ struct Written<'a> {
     stratum: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     incident: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_before: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    learned: Option<String>,
     from: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
@@ -369,6 +406,12 @@ impl Serialize for Decision {
             What::Pin { stratum } => Written { what: "pin", stratum: Some(stratum.name()), ..written },
             What::Close { incident } => Written { what: "close", incident: Some(incident), ..written },
             What::Hijack { incident } => Written { what: "hijack", incident: Some(incident), ..written },
+            What::Inherit { account_before, learned } => Written {
+                what: "inherit",
+                account_before: Some(account_before),
+                learned: Some(STANDARD.encode(learned.bytes())),
+                ..written
+            },
         };
         written.serialize(s)
     }

@@ -18,6 +18,7 @@ pub mod decision;
 pub mod evidence;
 pub mod fingerprint;
 pub mod incident;
+pub mod inherit;
 pub mod names;
 pub mod networks;
 pub mod packed;

@@ -76,6 +76,18 @@ impl Networks {
         Self { seen: known, home: self.home }
     }
 
+    /// With those of `own`, an account that goes on with these; where there is no room, those unused for longest go.
+    #[must_use]
+    pub(super) fn joined(mut self, own: &Self) -> Self {
+        for n in &own.seen {
+            self.note(n.network, n.first_s);
+            if let Some(known) = self.seen.iter_mut().find(|k| k.network == n.network) {
+                known.last_s = known.last_s.max(n.last_s);
+            }
+        }
+        self
+    }
+
     /// Foreign networks used at or after `start_s`, the account's clock standing at `now_s`.
     pub fn foreign_since(&self, start_s: u32, now_s: u32) -> u32 {
         let foreign = |n: &&Network| {

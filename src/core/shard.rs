@@ -37,6 +37,8 @@ pub struct Step {
     pub refused: bool,
     /// Before it was counted, the account was put back to what it had learned before a hijack.
     pub put_back: bool,
+    /// Before it was counted, the account took over what it had learned under another name.
+    pub inherited: bool,
 }
 
 /// A critical incident is weighed again after this much of its account's clock, in milliseconds.
@@ -123,6 +125,9 @@ impl Shard {
             let is_hijack = |incident: &str| self.decided.is_hijack(name, incident, event.ts);
             account.put_back_at(event.ts.0, is_hijack, &self.policy, history_since_s)
         };
+        let inherited = self.decided.inherited(name, event.ts).is_some_and(|learned| {
+            account.inherit_at(event.ts.0, learned, &self.policy, &self.prints, history_since_s)
+        });
         let burst_seq = |account: &Account| account.incident.as_ref().map(|i| i.totals.seq());
         let seq_before = burst_seq(account);
         if let Some(tally) = &mut self.tally
@@ -131,7 +136,7 @@ impl Shard {
             tally.turn(place, account, account.clock_ms().max(event.ts.0));
         }
         let mut effect = account.apply(event, &self.policy, &self.prints, history_since_s);
-        effect.step.put_back = put_back;
+        (effect.step.put_back, effect.step.inherited) = (put_back, inherited);
         if let Some(tally) = &mut self.tally
             && !effect.step.duplicate
             && !beat::is_beat(name)

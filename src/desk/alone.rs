@@ -88,10 +88,12 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         loop {
             tokio::select! {
                 _ = terminate.recv() => return Ok::<bool, std::io::Error>(false),
                 _ = interrupt.recv() => return Ok(false),
+                _ = hang_up.recv() => desk.reload(),
                 () = tokio::time::sleep(Duration::from_millis(500)) => if desk.is_broken() || hands.is_broken() { return Ok(true) },
             }
         }

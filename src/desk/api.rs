@@ -18,6 +18,7 @@ use super::feedback;
 use super::index::query::{self, Alerts, Deliveries, Incidents};
 use super::index::{Error, reader};
 use super::shared::{IndexState, Role, Shared};
+use crate::telemetry::access::{Right, Who};
 use crate::telemetry::http::Problem;
 
 /// Questions that are answered at a time.
@@ -43,6 +44,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/alerts", get(alerts))
         .route("/v1/deliveries", get(deliveries))
         .route("/v1/endpoints", get(endpoints))
+        .route("/v1/directory", get(directory))
+        .route("/v1/directory/{account}", get(known))
         .merge(feedback::api::router())
         .merge(feedback::measures::router())
         .with_state(Desk { shared, asking: Arc::new(Semaphore::new(ASKING_MAX)) })
@@ -154,7 +157,27 @@ async fn incidents(State(desk): State<Desk>, asked: Asked<Incidents>) -> Result<
     let mut q = understood(asked)?;
     within([("state", &q.state, &["open", "over"]), ("severity", &q.severity, SEVERITIES)], q.before, q.limit)?;
     fold(&mut q.account);
-    Ok(Json(ask(&desk, move |c| query::incidents(c, &q)).await?).into_response())
+    // Its incidents may be older than its name.
+    let accounts =
+        q.account.as_ref().map(|account| desk.shared.directory.directory().names(account)).unwrap_or_default();
+    Ok(Json(ask(&desk, move |c| query::incidents(c, &q, &accounts)).await?).into_response())
+}
+
+async fn directory(State(desk): State<Desk>, who: Who) -> Result<Response, Problem> {
+    who.require(Right::Look)?;
+    Ok(Json(desk.shared.directory.standing()).into_response())
+}
+
+async fn known(State(desk): State<Desk>, who: Who, Path(name): Path<String>) -> Result<Response, Problem> {
+    who.require(Right::Look)?;
+    match desk.shared.directory.directory().find(&name) {
+        Some(found) => Ok(Json(found).into_response()),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "the directory does not know this account",
+            "/v1/directory says which file it is and whether it could be read.",
+        )),
+    }
 }
 
 async fn alerts(State(desk): State<Desk>, asked: Asked<Alerts>) -> Result<Response, Problem> {

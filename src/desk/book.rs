@@ -4,6 +4,7 @@
 //! once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
@@ -12,6 +13,7 @@ use super::notice::{Notice, Said};
 use super::record::{ALERT, INCIDENT, Incident, Kept, Record, Stage, State};
 use super::webhook::grouping::Told;
 use crate::core::alert::{Alert, AlertKind};
+use crate::directory::Directory;
 
 /// Incidents that are known at a time: those that are over longest make room. One takes some 700 bytes.
 pub const INCIDENTS_MAX: usize = 200_000;
@@ -23,6 +25,7 @@ pub struct Book {
     /// Id of each notice, with when it was taken.
     notices: HashMap<String, i64>,
     groups: Groups,
+    directory: Arc<Directory>,
     /// The number of the next alert.
     next: u64,
     open: usize,
@@ -38,6 +41,11 @@ pub struct Taken {
 }
 
 impl Book {
+    /// Takes over a directory: what it says is noted of incidents from now on.
+    pub fn know(&mut self, directory: Arc<Directory>) {
+        self.directory = directory;
+    }
+
     /// Takes an alert of the detector. Nothing comes of one that was known. `by` names the program, for what the desk says itself.
     pub fn take(&mut self, alert: Alert, now_ms: i64, by: &str) -> Taken {
         let mut taken = Taken::default();
@@ -55,7 +63,14 @@ impl Book {
                 known.count(&alert, stage, now_ms);
                 known.clone()
             }
-            None => Incident::new(&alert, stage, now_ms),
+            None => {
+                let mut new = Incident::new(&alert, stage, now_ms);
+                new.directory = self.directory.facts(&new.account, &new.tenant).map(Box::new);
+                if let Some(tenant) = new.directory.as_ref().and_then(|d| d.tenant.clone()) {
+                    new.tenant = tenant;
+                }
+                new
+            }
         };
         self.open = self.open + usize::from(incident.state == State::Open) - usize::from(was_open);
         if is_new {
@@ -225,6 +240,7 @@ impl Incident {
             id: alert.incident.clone(),
             account: alert.account.clone(),
             tenant: alert.tenant.clone(),
+            directory: None,
             state: State::Open,
             severity: alert.severity,
             score: alert.score,

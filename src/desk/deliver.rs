@@ -17,6 +17,7 @@ use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, Endpoint
 use super::webhook::settings::{Deliver, Endpoint, Facts, Format};
 use super::webhook::sign::webhook_id;
 use crate::core::alert::{Alert, AlertKind, Severity};
+use crate::directory::Facts as Customer;
 
 /// Messages that wait at an endpoint; beyond them alerts wait in their topic.
 pub const PENDING_MAX: usize = 10_000;
@@ -128,20 +129,27 @@ impl Deliveries {
         self.endpoints.iter().find(full).map(|e| &*e.name)
     }
 
-    /// Takes an alert with its number. `told` is what each endpoint knows of its incident, and learns of it. Returns what must be
-    /// recorded before anything is sent.
-    pub fn take(&mut self, said: &Arc<Said>, n: u64, told: &mut BTreeMap<String, Told>, now_ms: i64) -> Vec<Record> {
+    /// Takes an alert with its number; `tenant` is its incident's, where it is of an account. `told` is what each endpoint knows of
+    /// its incident, and learns of it. Returns what must be recorded before anything is sent.
+    pub fn take(
+        &mut self,
+        said: &Arc<Said>,
+        tenant: &str,
+        n: u64,
+        told: &mut BTreeMap<String, Told>,
+        now_ms: i64,
+    ) -> Vec<Record> {
         let mut records = Vec::new();
         for i in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[i];
             let knows = told.get(&endpoint.name).copied().unwrap_or(Told::Nothing);
-            if !endpoint.wants(&facts(said, &kind(said)), knows != Told::Nothing) {
+            if !endpoint.wants(&facts(said, tenant, &kind(said)), knows != Told::Nothing) {
                 continue;
             }
             let (name, deliver) = (endpoint.name.clone(), endpoint.deliver);
             let not_before_ms = endpoint.not_before_ms(severity(said), now_ms);
             let kind = kind(said);
-            let news = news(said, &name, &kind, n, knows, not_before_ms);
+            let news = News { tenant, ..news(said, &name, &kind, n, knows, not_before_ms) };
             let plan = match deliver {
                 Deliver::Every => {
                     let delivery = grouping::every(&news, now_ms);
@@ -245,13 +253,20 @@ impl Deliveries {
         }
     }
 
-    /// What to send now. Everything that was returned before must be recorded.
-    pub fn due(&mut self, now_ms: i64) -> Vec<(Attempt, Message)> {
+    /// What to send now; `customer` says what the directory said of an incident. Everything that was returned before must be
+    /// recorded.
+    pub fn due(&mut self, now_ms: i64, customer: &dyn Fn(&str) -> Option<Box<Customer>>) -> Vec<(Attempt, Message)> {
         let attempts = self.outbox.due(now_ms);
         attempts
             .into_iter()
             .map(|attempt| {
-                let message = self.message(&attempt);
+                let mut message = self.message(&attempt);
+                message.customer = customer(&attempt.incident);
+                if let (Some(tenant), What::Incident(incident)) =
+                    (message.customer.as_ref().and_then(|c| c.tenant.clone()), &mut message.what)
+                {
+                    incident.tenant = tenant;
+                }
                 (attempt, message)
             })
             .collect()
@@ -379,6 +394,7 @@ impl Deliveries {
                 severity: storm.severity(),
                 incident: STORM_LANE.to_owned(),
                 link: if self.link.is_empty() { String::new() } else { storm.link(&self.link) },
+                customer: None,
                 what: What::Storm(storm.clone()),
             },
             (Some(Holds::Digest(digest)), _) => Message {
@@ -388,6 +404,7 @@ impl Deliveries {
                 severity: digest.severity,
                 incident: digest.incident(),
                 link: if self.link.is_empty() { String::new() } else { alerts_since(&self.link, digest.first_seq) },
+                customer: None,
                 what: What::Digest(Box::new(digest.clone())),
             },
             (Some(Holds::Taken(taken)), _) => Message {
@@ -397,6 +414,7 @@ impl Deliveries {
                 severity: taken.severity,
                 incident: taken.incident.clone(),
                 link: self.link_to(&taken.incident),
+                customer: None,
                 what: What::Other {
                     summary: taken.summary(),
                     state: IncidentState::Acknowledged,
@@ -410,6 +428,7 @@ impl Deliveries {
                 severity: accounts.iter().map(|a| a.severity).max().unwrap_or(last.severity),
                 incident: last.incident.clone(),
                 link: self.link_to(&last.incident),
+                customer: None,
                 what: if is_every {
                     What::Alert(last.clone())
                 } else {
@@ -423,6 +442,7 @@ impl Deliveries {
                 severity: notice.severity,
                 incident: notice.incident.clone(),
                 link: if self.link.is_empty() { String::new() } else { format!("{}/v1/alerts", self.link) },
+                customer: None,
                 what: What::Other {
                     summary: notice.evidence.first().map(|r| r.text.clone()).unwrap_or_default(),
                     state: match notice.kind {
@@ -440,6 +460,7 @@ impl Deliveries {
                 severity: Severity::Critical,
                 incident: attempt.incident.clone(),
                 link: self.link_to(&attempt.incident),
+                customer: None,
                 what: What::Other {
                     summary: format!("incident {}: its alerts are not stored any more", attempt.incident),
                     state: IncidentState::Open,
@@ -498,17 +519,17 @@ fn severity(said: &Said) -> Severity {
     }
 }
 
-fn facts<'a>(said: &'a Said, kind: &'a str) -> Facts<'a> {
+fn facts<'a>(said: &'a Said, tenant: &'a str, kind: &'a str) -> Facts<'a> {
     match said {
-        Said::Account(a) => Facts { kind, severity: a.severity, tenant: Some(&a.tenant), pattern: Some(a.pattern) },
+        Said::Account(a) => Facts { kind, severity: a.severity, tenant: Some(tenant), pattern: Some(a.pattern) },
         Said::Fleet(n) => Facts { kind, severity: n.severity, tenant: n.tenant.as_deref(), pattern: None },
     }
 }
 
 fn news<'a>(said: &'a Said, endpoint: &'a str, kind: &'a str, n: u64, told: Told, not_before_ms: i64) -> News<'a> {
-    let (account, tenant, recipients, at) = match said {
-        Said::Account(a) => (&*a.account, &*a.tenant, a.burst.as_ref().map_or(0, |b| b.recipients), a.ts),
-        Said::Fleet(n) => (n.account.as_deref().unwrap_or(""), n.tenant.as_deref().unwrap_or(""), 0, n.ts),
+    let (account, recipients, at) = match said {
+        Said::Account(a) => (&*a.account, a.burst.as_ref().map_or(0, |b| b.recipients), a.ts),
+        Said::Fleet(n) => (n.account.as_deref().unwrap_or(""), 0, n.ts),
     };
     News {
         endpoint,
@@ -517,7 +538,7 @@ fn news<'a>(said: &'a Said, endpoint: &'a str, kind: &'a str, n: u64, told: Told
         kind,
         severity: severity(said),
         account,
-        tenant,
+        tenant: "",
         recipients,
         seq: n,
         at,

@@ -132,6 +132,7 @@ impl Heart {
             severity: Severity::Warning,
             incident: format!("mailfuse-heartbeat-{}", beat.slot),
             link: String::new(),
+            customer: None,
             what: What::Other {
                 summary: format!(
                     "Heartbeat: all {} partitions answered, the slowest after {slowest} ms",

@@ -3,7 +3,8 @@
 //! The alerts topic has one partition, so that one member of the desk's group has it: that is the active desk (`role`), the
 //! others stand by. What it makes of the alerts goes to the `desk` topic, each time in one transaction with the offset of the
 //! alerts, so that whoever takes over forgets nothing. Every instance follows that topic into an index of its own (`index`)
-//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`measures`], [`notice`], [`record`] and [`replayed`] are pure.
+//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`measures`], [`notice`], [`record`], [`renames`] and
+//! [`replayed`] are pure.
 
 pub mod alone;
 pub mod api;
@@ -13,12 +14,14 @@ mod exposed;
 pub mod feedback;
 pub mod groups;
 pub mod heartbeat;
+mod heirs;
 pub mod index;
 pub mod mail;
 pub mod measures;
 pub mod notice;
 mod pulse;
 pub mod record;
+pub mod renames;
 pub mod replayed;
 mod role;
 pub mod sender;
@@ -30,12 +33,15 @@ pub use settings::Settings;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
 
+use crate::core::policy::Policy;
+use crate::directory;
 use crate::kafka::Kafka;
 use crate::relays;
 use crate::telemetry::Metrics;
@@ -43,6 +49,8 @@ use shared::Shared;
 
 /// Time for the last transaction when it stops.
 const STOP: Duration = Duration::from_secs(10);
+/// How often it is looked whether the directory has changed.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// A running desk, active or not.
 pub struct Desk {
@@ -59,6 +67,10 @@ pub struct Options<'a> {
     pub settings: &'a Settings,
     /// Section `[relays]`.
     pub relays: &'a relays::Settings,
+    /// Section `[directory]`.
+    pub directory: &'a directory::Settings,
+    /// What the detectors count by.
+    pub policy: Arc<Policy>,
     /// Its name in the group, where it has one that it keeps over restarts.
     pub instance: &'a str,
     /// What it calls itself before the brokers.
@@ -88,12 +100,23 @@ impl Desk {
         };
         let kafka = Kafka { group: format!("{}.desk", options.kafka.group), ..options.kafka.clone() };
         let shared = Arc::new(Shared::new(kafka, options, metrics, path, folder));
+        // An incident that is taken before would know nothing of its customer.
+        shared.directory.look();
         let mut threads = Vec::new();
-        for (name, run) in [("desk", role::run as fn(&Shared)), ("desk-index", index::follow::run)] {
+        for (name, run) in [
+            ("desk", role::run as fn(&Shared)),
+            ("desk-index", index::follow::run),
+            ("desk-directory", follow_directory),
+        ] {
             let shared = Arc::clone(&shared);
             threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared))?);
         }
         Ok(Self { shared, threads })
+    }
+
+    /// Looks soon whether the directory has changed.
+    pub fn reload(&self) {
+        self.shared.look.store(true, Ordering::Release);
     }
 
     /// What it cannot go on for, where that is so.
@@ -121,6 +144,16 @@ impl Desk {
         while !self.threads.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+fn follow_directory(shared: &Shared) {
+    while !shared.is_stopping() {
+        let until = Instant::now() + LOOK;
+        while Instant::now() < until && !shared.is_stopping() && !shared.look.swap(false, Ordering::AcqRel) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        shared.directory.look();
     }
 }
 

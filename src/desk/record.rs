@@ -9,6 +9,7 @@
 //! | `delivery/ENDPOINT/ID` | [`DeliveryRecord`]: where it stands |
 //! | `endpoint/NAME` | [`EndpointRecord`]: whether its receiver wants anything |
 //! | `decision/ID` | [`Decided`]: what somebody decided about accounts |
+//! | `rename/ACCOUNT` | [`Renamed`]: an account that has another name, by the new one |
 //! | `audit/NUMBER` | [`Entry`]: who did what |
 //! | `measure/ID` | [`Measure`]: an account stopped, a relay pulled |
 //! | `hold` | [`Hold`]: nothing is pulled without a person |
@@ -21,9 +22,11 @@ use std::collections::BTreeMap;
 
 use super::feedback::record::{Acted, Decided, Entry, Resolved, Word};
 use super::notice::Said;
+use super::renames::Renamed;
 use super::webhook::grouping::{Group, Told};
 use super::webhook::record::{DeliveryRecord, EndpointRecord};
 use crate::core::alert::{AlertKind, Pattern, Severity};
+use crate::directory::Facts;
 use crate::event::Timestamp;
 use crate::relays::decide::Hold;
 use crate::relays::measure::Measure;
@@ -40,6 +43,8 @@ pub const GROUP: &str = "group/";
 pub const ENDPOINT: &str = "endpoint/";
 /// The keys of decisions begin so.
 pub const DECISION: &str = "decision/";
+/// The keys of renames begin so.
+pub const RENAME: &str = "rename/";
 /// The keys of the audit's lines begin so; the number has 20 digits.
 pub const AUDIT: &str = "audit/";
 /// The keys of measures begin so.
@@ -71,8 +76,11 @@ pub struct Incident {
     pub id: String,
     /// The account as folded.
     pub account: String,
-    /// The customer.
+    /// The customer: as the directory has it, else as the alert.
     pub tenant: String,
+    /// What the directory said when it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<Box<Facts>>,
     /// Whether it goes on.
     pub state: State,
     /// The worst so far.
@@ -187,6 +195,8 @@ pub enum Record {
     Endpoint(Box<EndpointRecord>),
     /// What somebody decided about accounts.
     Decision(Box<Decided>),
+    /// An account that has another name.
+    Renamed(Box<Renamed>),
     /// Who did what.
     Audit(Box<Entry>),
     /// An account stopped, a relay pulled.
@@ -232,6 +242,8 @@ impl Record {
             Self::Endpoint(serde_json::from_slice(value)?)
         } else if key.starts_with(DECISION) {
             Self::Decision(serde_json::from_slice(value)?)
+        } else if key.starts_with(RENAME) {
+            Self::Renamed(serde_json::from_slice(value)?)
         } else if key.starts_with(AUDIT) {
             Self::Audit(serde_json::from_slice(value)?)
         } else if key.starts_with(MEASURE) {
@@ -253,6 +265,7 @@ impl Record {
             Self::Delivery(delivery) => format!("{DELIVERY}{}/{}", delivery.endpoint, delivery.id),
             Self::Endpoint(endpoint) => format!("{ENDPOINT}{}", endpoint.endpoint),
             Self::Decision(decided) => format!("{DECISION}{}", decided.id),
+            Self::Renamed(renamed) => format!("{RENAME}{}", renamed.to),
             Self::Audit(entry) => format!("{AUDIT}{:020}", entry.n),
             Self::Measure(measure) => format!("{MEASURE}{}", measure.id),
             Self::Hold(_) => HOLD.to_owned(),
@@ -274,6 +287,7 @@ impl Record {
             Self::Delivery(delivery) => serde_json::to_vec(delivery).map(Some),
             Self::Endpoint(endpoint) => serde_json::to_vec(endpoint).map(Some),
             Self::Decision(decided) => serde_json::to_vec(decided).map(Some),
+            Self::Renamed(renamed) => serde_json::to_vec(renamed).map(Some),
             Self::Audit(entry) => serde_json::to_vec(entry).map(Some),
             Self::Measure(measure) => serde_json::to_vec(measure).map(Some),
             Self::Hold(hold) => serde_json::to_vec(hold).map(Some),

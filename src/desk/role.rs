@@ -17,12 +17,15 @@ use super::deliver::{Deliveries, PENDING_MAX};
 use super::exposed::Exposed;
 use super::feedback::clerk::{Clerk, Control, NoControl};
 use super::heartbeat::Heart;
+use super::heirs::Heirs;
 use super::measures::{Exposure, Measures, Unexposed, Written};
 use super::notice::{Notice, Said};
 use super::pulse::Pulse;
 use super::record::{ALERT, Record};
+use super::renames::NEW_MS;
 use super::sender::{Hands, chance};
 use super::shared::{self, Role, Shared};
+use crate::directory::Directory;
 use crate::kafka::changelog::{self, Changelog, Place};
 use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain};
 use crate::kafka::group::seek;
@@ -36,6 +39,8 @@ const POLL: Duration = Duration::from_millis(100);
 const POLL_SENDING: Duration = Duration::from_millis(5);
 /// The wait before it is tried again.
 const AGAIN: Duration = Duration::from_secs(3);
+/// How often it is looked whether a rename of the directory has begun.
+const FOLLOW: Duration = Duration::from_secs(10);
 /// How often it is looked what can be forgotten.
 const FORGET: Duration = Duration::from_secs(3600);
 
@@ -238,6 +243,9 @@ struct Active<'a> {
     relays: Measures,
     reader: &'a Reader,
     hands: Hands,
+    heirs: Heirs,
+    /// The directory whose renames were taken, and when.
+    followed: (Arc<Directory>, Instant),
     pulse: Option<Pulse<'a>>,
     /// Alerts are not taken, because too much waits to be delivered.
     is_held_back: bool,
@@ -330,6 +338,8 @@ impl<'a> Active<'a> {
             relays,
             reader,
             hands,
+            heirs: Heirs::default(),
+            followed: (Arc::default(), forgot),
             pulse: Pulse::begin(shared, now_ms())?,
             is_held_back: false,
             shown: forgot,
@@ -352,6 +362,7 @@ impl<'a> Active<'a> {
                 }
             }
             Ok(Said::Account(alert)) => {
+                self.book.know(self.shared.directory.directory());
                 let taken = self.book.take((*alert).clone(), now_ms(), BY);
                 let is_news = !taken.records.is_empty();
                 self.notices.extend(taken.notices);
@@ -379,7 +390,8 @@ impl<'a> Active<'a> {
                 self.shared.metrics.desk_alerts.inc();
                 let said = Arc::new(kept.alert.clone());
                 let mut told = self.book.incident(said.incident()).map(|i| i.told.clone()).unwrap_or_default();
-                let deliveries = self.deliveries.take(&said, kept.n, &mut told, now_ms());
+                let tenant = self.book.incident(said.incident()).map_or("", |i| &*i.tenant);
+                let deliveries = self.deliveries.take(&said, tenant, kept.n, &mut told, now_ms());
                 self.records.push(record);
                 self.records.extend(deliveries);
                 self.book.tell(said.incident(), told);
@@ -431,11 +443,32 @@ impl<'a> Active<'a> {
             let written = self.clerk.grant(command, &mut self.book, &mut self.deliveries, &mut self.relays, now_ms);
             self.write_down(written);
         }
+        self.hand_over();
         let written = self.relays.look(&self.book, self.clerk.ledger(), now_ms);
         self.write_down(written);
         if self.shown.elapsed() > Duration::from_millis(500) {
             self.shown = Instant::now();
             self.shared.show(self.deliveries.endpoints(), self.deliveries.outbox());
+        }
+    }
+
+    /// Sees to accounts that have another name.
+    fn hand_over(&mut self) {
+        let directory = self.shared.directory.directory();
+        // Some begin only later.
+        if !Arc::ptr_eq(&directory, &self.followed.0) || self.followed.1.elapsed() > FOLLOW {
+            let now_ms = now_ms();
+            let records = self.clerk.follow(directory.renamed(now_ms - NEW_MS, now_ms), now_ms);
+            self.records.extend(records);
+            self.followed = (directory, Instant::now());
+        }
+        if let Some(found) = self.heirs.found() {
+            let records = self.clerk.found(&found, now_ms());
+            self.records.extend(records);
+        }
+        // Of one that was asked for and is not stored yet, a desk that takes over would know nothing.
+        if !self.has_news() {
+            self.heirs.look_for(self.clerk.sought(), &self.shared.kafka, &self.shared.policy);
         }
     }
 
@@ -466,7 +499,8 @@ impl<'a> Active<'a> {
     fn send(&mut self) {
         let now_ms = now_ms();
         let beats = self.pulse.as_mut().map(|pulse| pulse.due(now_ms)).unwrap_or_default();
-        for (attempt, message) in beats.into_iter().chain(self.deliveries.due(now_ms)) {
+        let customer = |incident: &str| self.book.incident(incident).and_then(|i| i.directory.clone());
+        for (attempt, message) in beats.into_iter().chain(self.deliveries.due(now_ms, &customer)) {
             self.hands.send(&attempt, &message);
         }
     }

@@ -1,5 +1,6 @@
 //! What the desk's threads know together.
 
+use crate::core::policy::Policy;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use super::feedback::wish::{Refused, Wish};
 use super::webhook::outbox::Outbox;
 use super::webhook::settings::{Deliver, Endpoint, Format};
 use super::{Options, Settings};
+use crate::directory::file::Held;
 use crate::event::Timestamp;
 use crate::kafka::Kafka;
 use crate::relays;
@@ -125,6 +127,12 @@ pub struct Shared {
     endpoints: Mutex<Vec<EndpointView>>,
     commands: (Sender<Command>, Receiver<Command>),
     index: Mutex<IndexState>,
+    /// What the detectors count by.
+    pub(super) policy: Arc<Policy>,
+    /// What the provider knows about its customers.
+    pub(super) directory: Held,
+    /// Whether the directory is to be looked at now.
+    pub(super) look: AtomicBool,
     /// The offset of the next alert to be taken.
     pub(super) alerts_next: AtomicI64,
     /// The offset up to which the index has the desk topic.
@@ -154,6 +162,9 @@ impl Shared {
             endpoints: Mutex::default(),
             commands: crossbeam_channel::bounded(64),
             index: Mutex::new(IndexState::Catching),
+            policy: Arc::clone(&options.policy),
+            directory: Held::new(&options.directory.file),
+            look: AtomicBool::new(false),
             alerts_next: AtomicI64::new(-1),
             index_next: AtomicI64::new(-1),
         }

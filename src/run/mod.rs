@@ -278,8 +278,11 @@ impl Instance {
         self.stop()
     }
 
-    /// Reads the configuration again: all of it is put in force, or nothing.
+    /// Reads the configuration again: all of it is put in force, or nothing. So is the directory.
     pub fn reload(&mut self) {
+        if let Some(desk) = &self.desk {
+            desk.reload();
+        }
         match self.reloaded() {
             Ok((config, epoch)) => {
                 let digest = epoch.digest.clone();
@@ -321,6 +324,7 @@ impl Instance {
             ),
             (config.desk != before.desk, "desk"),
             (config.relays != before.relays, "relays"),
+            (config.directory != before.directory, "directory"),
             (config.log != before.log, "log"),
             (config.run.workers != before.run.workers, "run.workers"),
             (config.run.instance != before.run.instance, "run.instance"),
@@ -435,12 +439,14 @@ fn await_control(shared: &Shared) -> anyhow::Result<()> {
 /// The desk of an instance.
 ///
 /// # Errors
-/// Where the system gives no thread or no folder.
+/// Where the system gives no thread or no folder, or the fingerprint key cannot be had.
 pub fn start_desk(config: &Config, http: Option<std::net::SocketAddr>, metrics: Arc<Metrics>) -> anyhow::Result<Desk> {
     let options = desk::Options {
         kafka: &config.kafka,
         settings: &config.desk,
         relays: &config.relays,
+        directory: &config.directory,
+        policy: Arc::new(config.policy(config.fingerprint_key()?)?),
         instance: &config.run.instance,
         client_id: &client_id(config, http),
         session_timeout_ms: config.run.session_timeout_ms,

@@ -1,6 +1,7 @@
 //! One account as it stands now: the live form of `replay --explain`.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::core::account::Account;
 use crate::core::alert::{Burst, Evidence, Pattern, RelayShare, Severity};
@@ -62,9 +63,9 @@ pub struct DecisionView {
     pub name: String,
     /// Whether it counts at the account's clock.
     pub stands: bool,
-    /// As the control topic has it.
+    /// As the control topic has it, but for what is inherited, which says nothing to people.
     #[serde(flatten)]
-    pub decision: Decision,
+    pub decision: Map<String, Value>,
 }
 
 /// An incident whose account remembers what it was before.
@@ -271,10 +272,16 @@ fn decisions(account: &Account, shard: &Shard) -> Vec<DecisionView> {
             scope,
             name: name.clone().into_owned(),
             stands: decision.stands(at),
-            decision: decision.clone(),
+            decision: shown(decision),
         }));
     }
     views
+}
+
+fn shown(decision: &Decision) -> Map<String, Value> {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(decision) else { return Map::new() };
+    fields.remove("learned");
+    fields
 }
 
 fn window(account: &Account, policy: &Policy, bar: &Bar<'_>, i: usize) -> WindowView {

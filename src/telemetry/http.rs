@@ -57,6 +57,8 @@ mailfuse: names a hijacked mail account, and says why.
 /v1/incidents/{id}      one incident with its alerts
 /v1/alerts             oldest first; ?after=CURSOR&incident=…&account=…&kind=…&severity=…&limit=N
 /v1/deliveries         newest first; ?endpoint=…&state=pending|delivered|dead&incident=…&id=…&before=CURSOR&limit=N
+/v1/directory          the directory of accounts: its file, and whether it is in force
+/v1/directory/{account} one account, by name, alias or former name
 /v1/endpoints          how each webhook endpoint does; the active desk's
 ";
 

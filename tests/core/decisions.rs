@@ -324,7 +324,7 @@ fn records_are_read_and_written_and_errors_name_the_place() {
         (r#"{"v":1,"domain":"a@b","decisions":[]}"#.to_owned(), "`domain`: must be a domain"),
         (r#"{"v":1,"network":"192.0.2.1","decisions":[]}"#.to_owned(), "`network`: must be a network"),
         (r#"{"v":1,"account":"a@b.c"}"#.to_owned(), "`decisions`: must be a list of at most 100"),
-        (one(r#"{"from":1,"until":2}"#), "decision 1: `what`: must be exempt, tolerate, pin, close or hijack"),
+        (one(r#"{"from":1,"until":2}"#), "decision 1: `what`: must be exempt, tolerate, pin, close, hijack or inherit"),
         (one("[1]"), "no control record: not a JSON object"),
         (
             about("tenant", r#"{"what":"close","incident":"i","from":1}"#),

@@ -61,8 +61,9 @@ impl Desk {
         for record in self.book.take(alert, now_ms, "").records {
             if let Record::Alert(kept) = &record {
                 let said = Arc::new(kept.alert.clone());
-                let mut told = self.book.incident(said.incident()).unwrap().told.clone();
-                let records = self.deliveries.take(&said, kept.n, &mut told, now_ms);
+                let incident = self.book.incident(said.incident()).unwrap().clone();
+                let mut told = incident.told;
+                let records = self.deliveries.take(&said, &incident.tenant, kept.n, &mut told, now_ms);
                 self.book.tell(said.incident(), told);
                 self.write(records);
             }
@@ -72,7 +73,7 @@ impl Desk {
     }
 
     fn send(&mut self, outcome: &Outcome, now_ms: i64) {
-        for (attempt, message) in self.deliveries.due(now_ms) {
+        for (attempt, message) in self.deliveries.due(now_ms, &|_| None) {
             if matches!(outcome, Outcome::Delivered { .. }) {
                 let (_, got) = self.got.entry(message.id.clone()).or_insert((now_ms, message.clone()));
                 assert_eq!(*got, message, "the same id, the same message");

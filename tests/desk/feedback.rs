@@ -394,7 +394,7 @@ fn whoever_was_told_of_an_incident_is_told_that_somebody_looks_after_it() {
     let line = include_str!("../../schemas/examples/alerts.jsonl").lines().next().unwrap();
     let said = Arc::new(Said::Account(Box::new(serde_json::from_str(line).unwrap())));
     let mut told = Default::default();
-    deliveries.take(&said, 0, &mut told, NOW);
+    deliveries.take(&said, "", 0, &mut told, NOW);
     desk.book.tell(&desk.incident, told);
     // It is acknowledged before anything was sent.
     let wish = Wish::Acknowledge { incident: desk.incident.clone(), note: Some("I call".to_owned()) };
@@ -404,7 +404,7 @@ fn whoever_was_told_of_an_incident_is_told_that_somebody_looks_after_it() {
     let mut sent: Vec<(String, Message)> = Vec::new();
     let mut now_ms = NOW + 100_000;
     loop {
-        let due = deliveries.due(now_ms);
+        let due = deliveries.due(now_ms, &|_| None);
         if due.is_empty() {
             break;
         }
@@ -436,7 +436,7 @@ fn whoever_was_told_of_an_incident_is_told_that_somebody_looks_after_it() {
         other.restore(&read);
     }
     other.restored(NOW);
-    let again: Vec<_> = other.due(NOW + 100_000).into_iter().map(|(a, m)| (a.endpoint, m)).collect();
+    let again: Vec<_> = other.due(NOW + 100_000, &|_| None).into_iter().map(|(a, m)| (a.endpoint, m)).collect();
     let first: Vec<_> = sent.iter().filter(|(_, m)| m.kind == "incident.acknowledged").cloned().collect();
     assert_eq!(again.len(), 2);
     assert!(again.iter().all(|one| first.contains(one)), "{again:?}");

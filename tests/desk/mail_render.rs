@@ -321,6 +321,7 @@ fn storms_campaigns_and_tests_are_mails_too() {
         kind: "test".into(),
         what,
         link: String::new(),
+        customer: None,
         ..every(AlertKind::Flagged, Severity::Warning, "a")
     });
     let parsed = check(&test);
@@ -390,6 +391,7 @@ fn hostile_names_stay_text() {
             kind: name.clone(),
             incident: name.clone(),
             link: format!("https://d/{name}"),
+            customer: None,
             ..base.clone()
         };
         let messages = [

@@ -11,6 +11,7 @@ use mailfuse::desk::webhook::digest::{Digest, TenantShare, Worst};
 use mailfuse::desk::webhook::grouping::{STORM_LANE, Storm, Top};
 use mailfuse::desk::webhook::settings::{BODY_BYTES_MIN, Endpoint, Format};
 use mailfuse::desk::webhook::sign::verify;
+use mailfuse::directory::Facts;
 use mailfuse::event::Timestamp;
 use serde_json::{Value, json};
 
@@ -41,6 +42,7 @@ fn storm(account: &str) -> Message {
         severity: Severity::Critical,
         incident: STORM_LANE.into(),
         link: storm.link("https://desk.example/"),
+        customer: None,
         what: What::Storm(storm),
     }
 }
@@ -78,6 +80,7 @@ fn digest(account: &str) -> Message {
         severity: digest.severity,
         incident: digest.incident(),
         link: "https://desk.example/v1/alerts?after=40".into(),
+        customer: None,
         what: What::Digest(Box::new(digest)),
     }
 }
@@ -119,7 +122,47 @@ fn messages(account: &str) -> Vec<Message> {
         digest(account),
         notice(account),
         Message { link: String::new(), ..every(Flagged, Warning, account) },
+        Message { customer: Some(Box::new(customer(account))), ..every(Flagged, Critical, account) },
     ]
+}
+
+/// What a directory says, all of it in these words.
+fn customer(words: &str) -> Facts {
+    let words = || Some(words.to_owned());
+    Facts {
+        tenant: words(),
+        tenant_name: words(),
+        created: words(),
+        plan: words(),
+        contact: words(),
+        language: words(),
+        zone: words(),
+    }
+}
+
+#[test]
+fn whoever_reads_an_alert_sees_whom_to_call() {
+    let customer = Facts {
+        tenant: Some("shop.example".to_owned()),
+        tenant_name: Some("Shop Ltd".to_owned()),
+        created: Some("2019-05-02".to_owned()),
+        plan: Some("basic".to_owned()),
+        contact: Some("owner@elsewhere.example".to_owned()),
+        ..Facts::default()
+    };
+    let alone = every(AlertKind::Flagged, Severity::Critical, "ann@shop.example");
+    let message = Message { customer: Some(Box::new(customer)), ..alone.clone() };
+    for format in FORMATS {
+        let (text, without) = (full(format, &message).to_string(), full(format, &alone).to_string());
+        for word in ["Shop Ltd", "2019-05-02", "basic", "owner@elsewhere.example"] {
+            assert!(text.contains(word) && !without.contains(word), "{format:?}: {word}: {text}");
+        }
+    }
+    assert_eq!(full(Format::Native, &message)["customer"]["contact"], "owner@elsewhere.example");
+    // Where there is little room, what the receiver can look up goes before the alert does.
+    let big = Message { customer: Some(Box::new(self::customer(&"\u{1}".repeat(256)))), ..alone };
+    let small = body(Format::Native, BODY_BYTES_MIN, &big);
+    assert_eq!((small.get("customer"), &small["truncated"]), (None, &json!(true)));
 }
 
 fn body(format: Format, bytes_max: usize, message: &Message) -> Value {
@@ -149,7 +192,8 @@ fn check_native(body: &Value, alert_schema: &Value) {
             "type": { "type": "string", "pattern": "^[a-zA-Z0-9_.]+$" },
             "timestamp": { "type": "string", "format": "date-time" },
             "truncated": { "const": true },
-            "data": { "type": "object" }
+            "data": { "type": "object" },
+            "customer": { "type": "object" }
         },
         "additionalProperties": false
     });

@@ -76,6 +76,7 @@ pub fn every(kind: AlertKind, severity: Severity, account: &str) -> Message {
         severity,
         incident: alert.incident.clone(),
         link: "https://desk.example/v1/incidents/in-0011223344556677".into(),
+        customer: None,
         what: What::Alert(Box::new(alert)),
     }
 }

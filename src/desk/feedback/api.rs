@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::wish::{Asked, NewAction, NewDecision, Refused, Wish};
+use super::wish::{Asked, NewAction, NewDecision, NewName, Refused, Wish};
 use crate::desk::api::{ANSWER_WITHIN, Asked as AskedFor, Desk, active, ask, fold, understood, within};
 use crate::desk::index::query::{self, Audit, Decisions};
 use crate::desk::shared::Command;
@@ -26,6 +26,7 @@ pub(in crate::desk) fn router() -> Router<Desk> {
         .route("/v1/incidents/{id}/note", post(note))
         .route("/v1/decisions", get(decisions).post(decide))
         .route("/v1/decisions/{id}", get(decision).delete(take_back))
+        .route("/v1/renames", post(rename))
         .route("/v1/audit", get(audit))
         .route("/v1/actions", post(act))
         .route("/v1/endpoints/{endpoint}/enable", post(enable))
@@ -177,6 +178,11 @@ async fn take_back(
 ) -> Result<Response, Problem> {
     let note = understood(asked)?.note;
     Ok(Json(wish(&desk, &who, Right::Accounts, Wish::TakeBack { decision, note }).await?).into_response())
+}
+
+async fn rename(State(desk): State<Desk>, who: Who, Json(new): Json<NewName>) -> Result<Response, Problem> {
+    let answer = wish(&desk, &who, Right::Accounts, Wish::Rename(new)).await?;
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
 async fn act(State(desk): State<Desk>, who: Who, Json(new): Json<NewAction>) -> Result<Response, Problem> {

@@ -1,5 +1,6 @@
 //! The clerk of the active desk: takes what people want, and tells them when it is stored.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
@@ -8,15 +9,22 @@ use serde_json::{Value, json};
 use super::foreign::Foreign;
 use super::ledger::{Done, Ledger, WRITTEN_WITHIN_MS};
 use super::record::{About, Action, Word};
-use super::wish::{Asked, Refused, Wish};
+use super::wish::{Asked, NOTE_MAX, Refused, Wish};
+use crate::core::decision::{DECISIONS_MAX, Decision, Decisions, What};
+use crate::core::scope::Scope;
 use crate::desk::book::Book;
 use crate::desk::deliver::Deliveries;
+use crate::desk::heirs::Found;
 use crate::desk::measures::{Measures, Written};
 use crate::desk::record::Record;
+use crate::desk::renames::{Renamed, Renames};
 use crate::desk::shared::Command;
 use crate::event::Timestamp;
 use crate::kafka::outlet;
 use crate::kafka::restore::{Error, Reader};
+
+/// Who says what follows from the directory.
+const DIRECTORY: &str = "directory";
 
 /// A record of the control topic: its key, and its value; `None` is a tombstone.
 pub(in crate::desk) type Control = (String, Option<Vec<u8>>);
@@ -27,6 +35,9 @@ pub(in crate::desk) struct Clerk {
     ledger: Ledger,
     /// What stands in the control topic, read when something is to be written there.
     foreign: Foreign,
+    renames: Renames,
+    /// What renamed accounts inherit by the next transaction, by the key of their control record.
+    inherited: HashMap<String, Decision>,
     /// Keys of control records that the next transaction writes anew.
     keys: Vec<String>,
     /// When the first of them was decided, in milliseconds since 1970.
@@ -53,6 +64,7 @@ impl Clerk {
     /// Takes in what the topic has.
     pub(in crate::desk) fn restore(&mut self, record: &Record) {
         self.ledger.restore(record);
+        self.renames.restore(record);
     }
 
     /// Whether somebody waits for the next transaction.
@@ -81,6 +93,12 @@ impl Clerk {
         }
         let mut written = Written::default();
         let done = match wish {
+            Wish::Rename(_) if wish.note().is_some_and(|note| note.chars().count() > NOTE_MAX) => {
+                Err(Refused::Invalid(format!("the note has more than {NOTE_MAX} characters")))
+            }
+            Wish::Rename(new) => {
+                self.rename(&new.from, &new.to, Word { by: who.to_string(), at: Timestamp(now_ms), note: new.note })
+            }
             Wish::Enable { .. } | Wish::Resend { .. } => self.deliver(wish, &who, deliveries, now_ms),
             Wish::Measure(_) => self.measure(wish, &who, book, measures, &mut written, now_ms),
             wish => self.say(wish, &who, book, measures, &mut written, now_ms),
@@ -189,6 +207,65 @@ impl Clerk {
         Ok(done)
     }
 
+    fn rename(&mut self, from: &str, to: &str, word: Word) -> Result<Done, Refused> {
+        let (renamed, is_new) = self.renames.ask(from, to, word)?;
+        let mut done = Done::of_nothing(serde_json::to_value(&renamed).unwrap_or_default());
+        if is_new {
+            done.records.push(self.audit("account.renamed", &renamed, renamed.word.clone()));
+            done.records.push(Record::Renamed(Box::new(renamed)));
+        }
+        Ok(done)
+    }
+
+    fn audit(&mut self, what: &str, renamed: &Renamed, word: Word) -> Record {
+        let about =
+            About { account: Some(renamed.to.clone()), account_before: Some(renamed.from.clone()), ..About::default() };
+        self.ledger.audit(what, about, &word)
+    }
+
+    /// Takes renames that the directory knows, by old and new name. Returns what must be written.
+    pub(in crate::desk) fn follow<'n>(
+        &mut self,
+        renames: impl Iterator<Item = (&'n str, &'n str)>,
+        now_ms: i64,
+    ) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (from, to) in renames {
+            if self.renames.knows(from, to) {
+                continue;
+            }
+            match self.rename(from, to, Word { by: DIRECTORY.to_owned(), at: Timestamp(now_ms), note: None }) {
+                Ok(done) => records.extend(done.records),
+                Err(e) => tracing::warn!(account = to, account_before = from, "not renamed as the directory says: {e}"),
+            }
+        }
+        records
+    }
+
+    /// Accounts of which it must be known what they had learned.
+    pub(in crate::desk) fn sought(&self) -> Vec<String> {
+        self.renames.waiting()
+    }
+
+    /// Takes what accounts had learned. Returns what must be written.
+    pub(in crate::desk) fn found(&mut self, found: &Found, now_ms: i64) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (from, learned) in found {
+            for (renamed, decision) in self.renames.found(from, learned.as_ref(), now_ms) {
+                let what = if decision.is_some() { "account.inherited" } else { "account.inherited_nothing" };
+                let word = Word { by: renamed.word.by.clone(), at: Timestamp(now_ms), note: None };
+                records.push(self.audit(what, &renamed, word));
+                if let Some(decision) = decision {
+                    self.decided_ms.get_or_insert(now_ms);
+                    self.keys.push(renamed.to.clone());
+                    self.inherited.insert(renamed.to.clone(), decision);
+                }
+                records.push(Record::Renamed(Box::new(renamed)));
+            }
+        }
+        records
+    }
+
     /// Reads what stands in the control topic, so that it is only to be read on later.
     ///
     /// # Errors
@@ -223,7 +300,14 @@ impl Clerk {
         self.keys.sort_unstable();
         self.keys.dedup();
         let value = |key: &String| {
-            let record = self.ledger.control(key, self.foreign.of(key), now_ms);
+            let mut record = self.ledger.control(key, self.foreign.of(key), now_ms);
+            if let (Some(decision), Some(scope)) = (self.inherited.get(key), Scope::of_key(key)) {
+                let record = record.get_or_insert_with(|| Decisions::none(scope));
+                // One is enough, and all that a record has room for.
+                record.decisions.retain(|d| !matches!(d.what, What::Inherit { .. }));
+                record.decisions.truncate(DECISIONS_MAX.saturating_sub(record.unknown.len() + 1));
+                record.decisions.push(decision.clone());
+            }
             Ok((key.clone(), record.map(|r| serde_json::to_vec(&r)).transpose()?))
         };
         self.keys.iter().map(value).collect()
@@ -232,6 +316,7 @@ impl Clerk {
     /// Everything is stored: whoever waits for it is told.
     pub(in crate::desk) fn stored(&mut self, now_ms: i64) {
         self.keys.clear();
+        self.inherited.clear();
         if self.decided_ms.take().is_some_and(|decided_ms| now_ms - decided_ms > WRITTEN_WITHIN_MS) {
             tracing::error!(
                 "the brokers took more than {} s to store a decision: detectors may have read events before it that it is \
@@ -246,7 +331,10 @@ impl Clerk {
 
     /// Forgets what is over since before `before_ms`. Returns what must be written.
     pub(in crate::desk) fn forget(&mut self, before_ms: i64, now_ms: i64) -> Vec<Record> {
-        let (records, keys) = self.ledger.forget(before_ms, now_ms);
+        let (mut records, keys) = self.ledger.forget(before_ms, now_ms);
+        self.keys.extend(keys);
+        let (renames, keys) = self.renames.forget(now_ms);
+        records.extend(renames);
         self.keys.extend(keys);
         records
     }

@@ -125,8 +125,8 @@ impl Ledger {
             Wish::Decide(new) => self.decide(new, by),
             Wish::TakeBack { decision, note } => self.take_back(&decision, Word { note, ..by }),
             Wish::Act(new) => self.act(new, book, by),
-            Wish::Enable { .. } | Wish::Resend { .. } | Wish::Measure(_) => {
-                Err(Refused::Invalid("deliveries and measures are not in the ledger".to_owned()))
+            Wish::Rename(_) | Wish::Enable { .. } | Wish::Resend { .. } | Wish::Measure(_) => {
+                Err(Refused::Invalid("deliveries, names and measures are not in the ledger".to_owned()))
             }
         }
     }

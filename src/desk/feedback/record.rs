@@ -219,6 +219,9 @@ pub struct About {
     /// An account as folded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// The name that the account had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account_before: Option<String>,
     /// A decision, by its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<String>,

@@ -45,6 +45,8 @@ pub enum Wish {
         /// Why.
         note: Option<String>,
     },
+    /// Have an account go on under another name.
+    Rename(NewName),
     /// Record what an outside system did.
     Act(NewAction),
     /// Stop or release an account, pull a relay or put it back.
@@ -176,6 +178,18 @@ pub struct NewDecision {
     pub note: String,
 }
 
+/// An account that has another name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewName {
+    /// The name it had.
+    pub from: String,
+    /// The name it has.
+    pub to: String,
+    /// Why.
+    pub note: Option<String>,
+}
+
 /// What an outside system did.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -216,6 +230,7 @@ impl Wish {
             Self::Note { note, .. } => Some(note),
             Self::Decide(new) => Some(&new.note),
             Self::Act(new) => new.note.as_deref(),
+            Self::Rename(new) => new.note.as_deref(),
             Self::Measure(MeasureWish::Order(new)) => Some(&new.note),
             Self::Measure(
                 MeasureWish::Confirm { note, .. }

@@ -21,7 +21,7 @@ pub struct Incidents {
     pub state: Option<String>,
     /// `warning` or `critical`.
     pub severity: Option<String>,
-    /// The account as folded.
+    /// The account, by any of its names.
     pub account: Option<String>,
     /// The customer.
     pub tenant: Option<String>,
@@ -146,7 +146,7 @@ pub struct Whole {
     alerts: Vec<Box<RawValue>>,
 }
 
-/// A page of one of the tables. `wanted`: column, comparison, value.
+/// A page of one of the tables. `wanted`: column, comparison, value, which stands behind them or where a `?` is.
 fn page(
     c: &Connection,
     table: &str,
@@ -155,8 +155,11 @@ fn page(
     limit: Option<u32>,
 ) -> Result<Page, rusqlite::Error> {
     let limit = limit.unwrap_or(PAGE).clamp(1, PAGE_MAX) as usize;
-    let clauses: Vec<String> =
-        wanted.iter().enumerate().map(|(i, (clause, _))| format!("{clause} ?{}", i + 1)).collect();
+    let clause = |(i, (clause, _)): (usize, &(&str, Value))| match clause.split_once('?') {
+        Some((before, behind)) => format!("{before}?{}{behind}", i + 1),
+        None => format!("{clause} ?{}", i + 1),
+    };
+    let clauses: Vec<String> = wanted.iter().enumerate().map(clause).collect();
     let filter = if clauses.is_empty() { String::new() } else { format!(" WHERE {}", clauses.join(" AND ")) };
     // One more than asked for says whether there is a next page.
     let sql = format!("SELECT n, json FROM {table}{filter} ORDER BY n {order} LIMIT {}", limit + 1);
@@ -183,17 +186,17 @@ fn clauses<const N: usize>(texts: [(&'static str, &Option<String>); N]) -> Vec<(
     texts.into_iter().filter_map(|(clause, text)| Some((clause, Value::Text(text.clone()?)))).collect()
 }
 
-/// A page of incidents, newest first.
+/// A page of incidents, newest first; `accounts` are all names of the one that is asked for.
 ///
 /// # Errors
 /// Where the index cannot be read.
-pub fn incidents(c: &Connection, q: &Incidents) -> Result<Page, rusqlite::Error> {
-    let mut wanted = clauses([
-        ("state =", &q.state),
-        ("severity =", &q.severity),
-        ("account =", &q.account),
-        ("tenant =", &q.tenant),
-    ]);
+pub fn incidents(c: &Connection, q: &Incidents, accounts: &[String]) -> Result<Page, rusqlite::Error> {
+    let mut wanted = clauses([("state =", &q.state), ("severity =", &q.severity), ("tenant =", &q.tenant)]);
+    if !accounts.is_empty() {
+        // One parameter, so that there is one statement.
+        let names = serde_json::Value::from(accounts).to_string();
+        wanted.push(("account IN (SELECT value FROM json_each(?))", Value::Text(names)));
+    }
     let has = |clause, is: Option<bool>| is.map(|is| (clause, Value::Integer(is.into())));
     wanted.extend(has("(json_extract(json, '$.acknowledged') IS NOT NULL) =", q.acknowledged));
     wanted.extend(has("(json_extract(json, '$.resolved') IS NOT NULL) =", q.resolved));

@@ -2,7 +2,7 @@
 
 use crate::core::alert::{Action, Alert, AlertKind, Burst, Evidence, RelayShare, Severity, Signal};
 use crate::desk::notice::Notice;
-use crate::desk::webhook::body::{Incident, IncidentState, Message, What, looks, pattern};
+use crate::desk::webhook::body::{Incident, IncidentState, Message, What, known, looks, pattern};
 use crate::desk::webhook::digest::Digest;
 use crate::desk::webhook::grouping::Storm;
 use crate::desk::webhook::text::{clean, number};
@@ -87,6 +87,12 @@ impl Content {
             What::Digest(digest) => Self::of_digest(digest),
             What::Other { summary, state, data } => Self::of_other(message, summary, *state, data),
         };
+        if let (What::Alert(_) | What::Incident(_), Some(customer)) = (&message.what, &message.customer) {
+            let tenant = customer.tenant.as_ref().map(|t| clean(t, NAME_CHARS));
+            let place = content.facts.iter().position(|(name, _)| *name == "Customer").unwrap_or(0);
+            let before = content.facts.get(place).map(|(_, value)| value.clone()).unwrap_or_default();
+            content.facts.splice(place..=place, known(customer, &tenant.unwrap_or(before), NAME_CHARS));
+        }
         if !matches!(message.what, What::Digest(_)) {
             content.facts.push(("Incident", clean(&message.incident, NAME_CHARS)));
         }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::core::alert::{Action, Alert, AlertKind, Evidence, Pattern, Severity};
+use crate::directory::Facts;
 use crate::event::Timestamp;
 
 use super::digest::{Digest, Worst};
@@ -15,7 +16,8 @@ use super::sign::{self, Keys};
 use super::text::{clean, number};
 use super::{alertmanager, native, pagerduty, slack};
 
-/// What is said to an endpoint. Only `id`, `kind`, `at` and what is in `what` reach the body: the same message gives the same body.
+/// What is said to an endpoint. Only `id`, `kind`, `at`, `customer` and what is in `what` reach the body: the same message gives
+/// the same body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     /// The webhook id.
@@ -30,6 +32,8 @@ pub struct Message {
     pub incident: String,
     /// Where more is to be seen, a URL; empty: nowhere.
     pub link: String,
+    /// What the directory said of the account when its incident began.
+    pub customer: Option<Box<Facts>>,
     /// What is said.
     pub what: What,
 }
@@ -270,7 +274,21 @@ impl Face {
                 face.state = *state;
             }
         }
+        if let (Subject::Account, Some(customer)) = (face.subject, &message.customer) {
+            face.of_customer(customer);
+        }
         face
+    }
+
+    /// What the directory said: behind the account, because whoever reads on wants to reach somebody.
+    fn of_customer(&mut self, customer: &Facts) {
+        if let Some(tenant) = &customer.tenant {
+            self.tenant = Some(clean(tenant, NAME_CHARS));
+        }
+        let tenant = self.tenant.clone().unwrap_or_default();
+        self.facts.retain(|(name, _)| *name != "Customer");
+        let known = known(customer, &tenant, NAME_CHARS);
+        self.facts.splice(1.min(self.facts.len())..1.min(self.facts.len()), known);
     }
 
     fn of_account(&mut self, account: &str, tenant: &str, state: IncidentState, newest: &Alert, telling: &Alert) {
@@ -379,6 +397,24 @@ impl Face {
         }
         cut || self.facts.pop().is_some()
     }
+}
+
+/// What people see of a customer: name and value; `tenant` is clean.
+pub(in crate::desk) fn known(customer: &Facts, tenant: &str, chars_max: usize) -> Vec<(&'static str, String)> {
+    let shown = |text: &Option<String>| text.as_ref().map(|t| clean(t, chars_max)).unwrap_or_default();
+    let name = match shown(&customer.tenant_name) {
+        name if name.is_empty() => tenant.to_owned(),
+        name => format!("{name} ({tenant})"),
+    };
+    let known = [
+        ("Customer", name),
+        ("Plan", shown(&customer.plan)),
+        ("Created", shown(&customer.created)),
+        ("Contact", shown(&customer.contact)),
+        ("Language", shown(&customer.language)),
+        ("Zone", shown(&customer.zone)),
+    ];
+    known.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// A link that stays one wherever it is put: what would end it is percent-encoded.

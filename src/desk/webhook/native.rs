@@ -1,7 +1,8 @@
 //! The body of Standard Webhooks: `{"type", "timestamp", "data"}`, and `"truncated": true` where something did not fit.
 //!
 //! `data` is the alert (`schemas/alert.schema.json`); for `grouped` the incident as it stands, or a storm; for
-//! `digest` the [`super::digest::Digest`].
+//! `digest` the [`super::digest::Digest`]. Beside it, for an account that the directory knows, `customer` is what that said
+//! when the incident began ([`crate::directory::Facts`]); its `tenant` is then that of the incident, whatever the alert's is.
 
 use serde_json::{Map, Value, json};
 
@@ -41,6 +42,9 @@ fn encode(message: &Message, truncated: bool) -> Result<Vec<u8>, serde_json::Err
         body.insert("truncated".into(), Value::Bool(true));
     }
     body.insert("data".into(), data(message)?);
+    if let Some(customer) = &message.customer {
+        body.insert("customer".into(), serde_json::to_value(customer)?);
+    }
     serde_json::to_vec(&body)
 }
 
@@ -94,6 +98,7 @@ const STEPS: &[fn(&mut Message)] = &[
             *data = Value::Null;
         }
     },
+    |m| m.customer = None,
     |m| names(m, 400),
     |m| each(m, |alert| burst(alert, 0, 3)),
     |m| {
