@@ -111,7 +111,7 @@ fn a_pull_drains_a_restore_brings_back_and_silence_changes_nothing() {
     // It comes back, and says the same as before.
     let pulled = board([measure("m-1", Kind::Pull, "out-1")]);
     let hands = start(&pulled);
-    wait_until("the agent is asked again", || haproxy.column("out-1", "agent_status") == "L7OK");
+    wait_until("the agent is asked again", || haproxy.column("out-1", "agent_status") == "CHECKED");
     assert!(haproxy.status("out-1").starts_with("DRAIN"));
     pulled.change(|standing| standing.forget("m-1"));
     wait_until("it is back", || haproxy.status("out-1") == "UP");
