@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 
 use super::groups::{Groups, networks};
-use super::notice::{Notice, Said};
+use super::notice::{ACCOUNTS_MAX, Notice, Said};
 use super::record::{ALERT, INCIDENT, Incident, Kept, Record, Stage, State};
 use super::webhook::grouping::Told;
 use crate::core::alert::{Alert, AlertKind};
@@ -26,6 +26,13 @@ pub struct Book {
     /// The number of the next alert.
     next: u64,
     open: usize,
+}
+
+/// What the book knows of whom an alert is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
+    /// Its customers, each once; empty where it names nobody. A customer without a name is one that is not known.
+    pub tenants: Vec<String>,
 }
 
 /// What an alert leads to.
@@ -108,6 +115,23 @@ impl Book {
         let n = self.next;
         self.next += 1;
         Some(Record::Alert(Box::new(Kept { v: 1, n, taken_ms: now_ms, alert: Said::Fleet(Box::new(notice)) })))
+    }
+
+    /// Whom an alert is about. It was taken before.
+    pub fn about(&self, said: &Said) -> About {
+        let notice = match said {
+            Said::Account(alert) => return About { tenants: vec![alert.tenant.clone()] },
+            Said::Fleet(notice) => notice,
+        };
+        let tenant = |id: &str| self.incidents.get(id).map(|i| i.tenant.clone()).unwrap_or_default();
+        let mut tenants: Vec<String> = notice.accounts.iter().map(|share| tenant(&share.incident)).collect();
+        if notice.accounts.len() >= ACCOUNTS_MAX {
+            // Who else belongs to it is not said.
+            tenants.push(String::new());
+        }
+        tenants.sort_unstable();
+        tenants.dedup();
+        About { tenants }
     }
 
     /// Takes in what the topic has. When all of it is in, [`Book::restored`].

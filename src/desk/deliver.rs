@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::book::About;
 use super::feedback::record::Word;
 use super::index::query;
 use super::notice::Said;
@@ -130,12 +131,20 @@ impl Deliveries {
 
     /// Takes an alert with its number. `told` is what each endpoint knows of its incident, and learns of it. Returns what must be
     /// recorded before anything is sent.
-    pub fn take(&mut self, said: &Arc<Said>, n: u64, told: &mut BTreeMap<String, Told>, now_ms: i64) -> Vec<Record> {
+    pub fn take(
+        &mut self,
+        said: &Arc<Said>,
+        n: u64,
+        about: &About,
+        told: &mut BTreeMap<String, Told>,
+        now_ms: i64,
+    ) -> Vec<Record> {
         let mut records = Vec::new();
+        let tenants: Vec<&str> = about.tenants.iter().map(String::as_str).collect();
         for i in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[i];
             let knows = told.get(&endpoint.name).copied().unwrap_or(Told::Nothing);
-            if !endpoint.wants(&facts(said, &kind(said)), knows != Told::Nothing) {
+            if !endpoint.wants(&facts(said, &kind(said), &tenants), knows != Told::Nothing) {
                 continue;
             }
             let (name, deliver) = (endpoint.name.clone(), endpoint.deliver);
@@ -176,8 +185,8 @@ impl Deliveries {
         let mut records = Vec::new();
         for i in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[i];
-            let (tenant, pattern) = (Some(&*incident.tenant), Some(incident.pattern));
-            let facts = Facts { kind: ACKNOWLEDGED, severity: incident.severity, tenant, pattern };
+            let (tenants, pattern) = ([&*incident.tenant], Some(incident.pattern));
+            let facts = Facts { kind: ACKNOWLEDGED, severity: incident.severity, tenants: &tenants, pattern };
             let knows = incident.told.get(&endpoint.name) == Some(&Told::Itself);
             // An alert manager knows alerts, not who looks after them.
             if !knows || endpoint.format == Format::Alertmanager || !endpoint.wants(&facts, true) {
@@ -495,11 +504,12 @@ fn severity(said: &Said) -> Severity {
     }
 }
 
-fn facts<'a>(said: &'a Said, kind: &'a str) -> Facts<'a> {
-    match said {
-        Said::Account(a) => Facts { kind, severity: a.severity, tenant: Some(&a.tenant), pattern: Some(a.pattern) },
-        Said::Fleet(n) => Facts { kind, severity: n.severity, tenant: None, pattern: None },
-    }
+fn facts<'a>(said: &Said, kind: &'a str, tenants: &'a [&'a str]) -> Facts<'a> {
+    let pattern = match said {
+        Said::Account(alert) => Some(alert.pattern),
+        Said::Fleet(_) => None,
+    };
+    Facts { kind, severity: severity(said), tenants, pattern }
 }
 
 fn news<'a>(said: &'a Said, endpoint: &'a str, kind: &'a str, n: u64, told: Told, not_before_ms: i64) -> News<'a> {

@@ -62,7 +62,8 @@ impl Desk {
             if let Record::Alert(kept) = &record {
                 let said = Arc::new(kept.alert.clone());
                 let mut told = self.book.incident(said.incident()).unwrap().told.clone();
-                let records = self.deliveries.take(&said, kept.n, &mut told, now_ms);
+                let about = self.book.about(&said);
+                let records = self.deliveries.take(&said, kept.n, &about, &mut told, now_ms);
                 self.book.tell(said.incident(), told);
                 self.write(records);
             }
