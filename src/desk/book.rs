@@ -33,6 +33,8 @@ pub struct Book {
 pub struct About {
     /// Its customers, each once; empty where it names nobody. A customer without a name is one that is not known.
     pub tenants: Vec<String>,
+    /// The anomaly that its incident was flagged in.
+    pub anomaly: Option<String>,
 }
 
 /// What an alert leads to.
@@ -119,8 +121,9 @@ impl Book {
 
     /// Whom an alert is about. It was taken before.
     pub fn about(&self, said: &Said) -> About {
+        let anomaly = self.incidents.get(said.incident()).and_then(|i| i.anomaly.clone());
         let notice = match said {
-            Said::Account(alert) => return About { tenants: vec![alert.tenant.clone()] },
+            Said::Account(alert) => return About { tenants: vec![alert.tenant.clone()], anomaly },
             Said::Fleet(notice) => notice,
         };
         let tenant = |id: &str| self.incidents.get(id).map(|i| i.tenant.clone()).unwrap_or_default();
@@ -131,7 +134,7 @@ impl Book {
         }
         tenants.sort_unstable();
         tenants.dedup();
-        About { tenants }
+        About { tenants, anomaly }
     }
 
     /// Takes in what the topic has. When all of it is in, [`Book::restored`].

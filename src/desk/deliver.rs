@@ -7,16 +7,17 @@ use std::sync::Arc;
 use super::book::About;
 use super::feedback::record::Word;
 use super::index::query;
-use super::notice::Said;
+use super::notice::{NoticeKind, Said};
 use super::record::{self, DELIVERY, GROUP, Record};
 use super::webhook::body::{Counts, Incident, IncidentState, Message, What};
 use super::webhook::digest::CLOCKS_MS;
-use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, STORM_LANE, Taken, Told, alerts_since};
+use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, Taken, Told, alerts_since};
 use super::webhook::outbox::{Limits, NotAdded, Outbox};
 use super::webhook::outcome::Outcome;
 use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, EndpointRecord, State};
 use super::webhook::settings::{Deliver, Endpoint, Facts, Format};
 use super::webhook::sign::webhook_id;
+use super::webhook::storm::incidents_of;
 use crate::core::alert::{Alert, AlertKind, Severity};
 
 /// Messages that wait at an endpoint; beyond them alerts wait in their topic.
@@ -106,7 +107,7 @@ impl Deliveries {
                 "messages wait for an endpoint that is configured no more: they are not sent"
             );
         }
-        for group in self.groups.values().filter(|group| matches!(group.holds, Holds::Digest(_))) {
+        for group in self.groups.values().filter(|group| matches!(group.holds, Holds::Digest(_) | Holds::Row(_))) {
             if self.outbox.reopen(&group.endpoint, &group.id, now_ms.saturating_add(CLOCKS_MS)) {
                 self.grouping.restore(group);
             }
@@ -150,32 +151,35 @@ impl Deliveries {
             let (name, deliver) = (endpoint.name.clone(), endpoint.deliver);
             let not_before_ms = endpoint.not_before_ms(severity(said), now_ms);
             let kind = kind(said);
-            let news = news(said, &name, &kind, n, knows, not_before_ms);
-            let plan = match deliver {
+            let news = News { anomaly: about.anomaly.as_deref(), ..news(said, &name, &kind, n, knows, not_before_ms) };
+            let plans = match deliver {
                 Deliver::Every => {
                     let delivery = grouping::every(&news, now_ms);
                     let holds =
                         Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
                     let group = Group { v: 1, endpoint: name.clone(), id: delivery.id.clone(), holds };
-                    Plan::New { delivery, group }
+                    vec![Plan::New { delivery, group }]
                 }
                 Deliver::Grouped => self.grouping.add(&news, now_ms, &self.outbox),
-                Deliver::Digest => self.grouping.digest(&news, now_ms, &self.outbox),
+                Deliver::Digest => vec![self.grouping.digest(&news, now_ms, &self.outbox)],
             };
-            let (delivery, group) = match plan {
-                Plan::New { delivery, group } => (Some(delivery), group),
-                Plan::Folded { group, not_before_ms } => {
-                    let changed = self.outbox.hasten(&name, &group.id, not_before_ms);
-                    records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
-                    (None, group)
+            let message = plans.first().map(|(Plan::New { group, .. } | Plan::Folded { group, .. })| group);
+            told.insert(name, message.map_or(knows, |group| group.tells(knows)));
+            for plan in plans {
+                let (delivery, group) = match plan {
+                    Plan::New { delivery, group } => (Some(delivery), group),
+                    Plan::Folded { group, not_before_ms } => {
+                        let changed = self.outbox.hasten(&group.endpoint, &group.id, not_before_ms);
+                        records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
+                        (None, group)
+                    }
+                };
+                self.hold(&group, said);
+                if let Some(delivery) = delivery {
+                    records.push(Record::Delivery(Box::new(self.add(delivery))));
                 }
-            };
-            told.insert(name, group.tells(knows));
-            self.hold(&group, said);
-            if let Some(delivery) = delivery {
-                records.push(Record::Delivery(Box::new(self.add(delivery))));
+                records.push(Record::Group(Box::new(group)));
             }
-            records.push(Record::Group(Box::new(group)));
         }
         records
     }
@@ -386,9 +390,18 @@ impl Deliveries {
                 kind: "storm".to_owned(),
                 at: storm.last_ts,
                 severity: storm.severity(),
-                incident: STORM_LANE.to_owned(),
+                incident: storm.row.incident.clone(),
                 link: if self.link.is_empty() { String::new() } else { storm.link(&self.link) },
                 what: What::Storm(storm.clone()),
+            },
+            (Some(Holds::Row(row)), _) => Message {
+                id,
+                kind: "storm.over".to_owned(),
+                at: row.last_ts,
+                severity: row.severity(),
+                incident: row.incident.clone(),
+                link: if self.link.is_empty() { String::new() } else { row.link(&self.link) },
+                what: What::StormOver(Box::new(row.clone())),
             },
             (Some(Holds::Digest(digest)), _) => Message {
                 id,
@@ -431,7 +444,11 @@ impl Deliveries {
                 at: notice.ts,
                 severity: notice.severity,
                 incident: notice.incident.clone(),
-                link: if self.link.is_empty() { String::new() } else { format!("{}/v1/alerts", self.link) },
+                link: match notice.kind {
+                    _ if self.link.is_empty() => String::new(),
+                    NoticeKind::Campaign => incidents_of(&self.link, "campaign", &notice.incident),
+                    NoticeKind::Anomaly => incidents_of(&self.link, "anomaly", &notice.incident),
+                },
                 what: What::Other {
                     summary: notice.evidence.first().map(|r| r.text.clone()).unwrap_or_default(),
                     state: IncidentState::Open,
@@ -467,7 +484,7 @@ fn endpoint(record: EndpointRecord) -> Record {
 fn alerts_of(group: &Group) -> std::slice::Iter<'_, String> {
     match &group.holds {
         Holds::Incident { alerts, .. } => alerts.iter(),
-        Holds::Storm(_) | Holds::Digest(_) | Holds::Taken(_) => [].iter(),
+        Holds::Storm(_) | Holds::Row(_) | Holds::Digest(_) | Holds::Taken(_) => [].iter(),
     }
 }
 
@@ -530,6 +547,7 @@ fn news<'a>(said: &'a Said, endpoint: &'a str, kind: &'a str, n: u64, told: Told
         at,
         // What sums up a storm does not drown in it.
         told: if matches!(said, Said::Fleet(_)) { Told::Itself } else { told },
+        anomaly: None,
         not_before_ms,
     }
 }

@@ -5,15 +5,15 @@ use crate::desk_webhook_support;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use desk_webhook_support::{alert, endpoint};
+use desk_webhook_support::{alert, endpoint, keys};
 use mailfuse::core::alert::{Alert, AlertKind, Severity};
 use mailfuse::desk::book::Book;
 use mailfuse::desk::deliver::Deliveries;
 use mailfuse::desk::notice::Said;
-use mailfuse::desk::record::Record;
-use mailfuse::desk::webhook::body::Message;
+use mailfuse::desk::record::{Kept, Record};
+use mailfuse::desk::webhook::body::{Message, What, render};
 use mailfuse::desk::webhook::outcome::Outcome;
-use mailfuse::desk::webhook::settings::{Endpoint, Format};
+use mailfuse::desk::webhook::settings::{Deliver, Endpoint, Format};
 use mailfuse::event::Timestamp;
 
 const LINK: &str = "https://desk.example/";
@@ -92,6 +92,24 @@ impl Desk {
         }
     }
 
+    fn crash(&mut self, now_ms: i64) {
+        (self.book, self.deliveries) = (Book::default(), Deliveries::new(&self.endpoints, LINK));
+        for (key, value) in &self.topic {
+            let record = Record::read(key.as_bytes(), Some(value)).unwrap();
+            self.deliveries.restore(&record);
+            self.book.restore(record);
+        }
+        self.book.restored();
+        let mut wanting = self.deliveries.restored(now_ms);
+        for value in self.topic.values() {
+            let Ok(kept) = serde_json::from_slice::<Kept>(value) else { continue };
+            if let Some(messages) = wanting.remove(kept.alert.id()) {
+                self.deliveries.give(kept.alert, messages);
+            }
+        }
+        assert!(wanting.is_empty());
+    }
+
     fn got(&self, endpoint: &str) -> Vec<&Message> {
         self.got.iter().filter(|(_, name, _)| name == endpoint).map(|(.., message)| message).collect()
     }
@@ -131,4 +149,147 @@ fn a_campaign_is_told_only_to_whom_all_its_customers_belong() {
     let campaigns = |name: &str| desk.got(name).iter().filter(|m| m.kind == "campaign").count();
     assert_eq!(["all", "two", "three", "other"].map(campaigns), [1, 0, 1, 0]);
     assert_eq!(desk.got("other").len(), 0);
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// What PagerDuty is asked to do: action, key, severity.
+fn asked(message: &Message) -> (String, String, String) {
+    let body = render(&endpoint(Format::Pagerduty, ""), &keys(), message).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    (text(&body["event_action"]), text(&body["dedup_key"]), text(&body["payload"]["severity"]))
+}
+
+fn is_storm(message: &&&Message) -> bool {
+    message.kind.starts_with("storm")
+}
+
+/// A wave of flags, slow enough to be no anomaly: 25 at once, of which 5 are too many for messages of their own.
+fn wave(desk: &mut Desk, from: u32, at_ms: i64) {
+    for n in from..from + 25 {
+        desk.take(one(AlertKind::Flagged, Severity::Critical, n, at_ms), at_ms);
+    }
+    for second in 0..100 {
+        desk.send(at_ms + second * 1000);
+    }
+}
+
+fn clear(desk: &mut Desk, ns: std::ops::Range<u32>, at_ms: i64) {
+    for n in ns {
+        desk.take(one(AlertKind::Cleared, Severity::Critical, n, at_ms), at_ms);
+    }
+    for second in 0..200 {
+        desk.send(at_ms + second * 1000);
+    }
+}
+
+#[test]
+fn each_row_of_storms_is_an_incident_that_ends() {
+    for crashes in [false, true] {
+        let mut desk = Desk::new(vec![to("duty")]);
+        let thursday = BEGIN_MS + 3 * 24 * HOUR_MS;
+        wave(&mut desk, 0, BEGIN_MS);
+        // Within the hour, the same row, whoever takes over.
+        if crashes {
+            desk.crash(BEGIN_MS + HOUR_MS / 4);
+        }
+        wave(&mut desk, 100, BEGIN_MS + HOUR_MS / 2);
+        clear(&mut desk, 0..25, BEGIN_MS + 12 * HOUR_MS);
+        if crashes {
+            desk.crash(BEGIN_MS + 13 * HOUR_MS);
+        }
+        clear(&mut desk, 100..125, BEGIN_MS + 14 * HOUR_MS);
+        wave(&mut desk, 200, thursday);
+        let storms: Vec<_> = desk.got("duty").iter().filter(is_storm).map(|m| asked(m)).collect();
+        let (monday, later) = ("mailfuse-storm-20", "mailfuse-storm-120");
+        let all = |action: &str, key: &str, severity: &str| (action.to_owned(), key.to_owned(), severity.to_owned());
+        assert_eq!(
+            storms,
+            [
+                all("trigger", monday, "critical"),
+                all("trigger", monday, "critical"),
+                all("resolve", monday, ""),
+                all("trigger", later, "critical"),
+            ],
+            "crashes: {crashes}"
+        );
+        let over = desk.got("duty").into_iter().find(|m| m.kind == "storm.over").unwrap();
+        let What::StormOver(row) = &over.what else { panic!("{over:?}") };
+        assert_eq!((row.incidents, row.critical, row.open, row.over), (10, 10, 0, 10));
+        assert_eq!(over.link, "https://desk.example/v1/alerts?after=19");
+    }
+}
+
+#[test]
+fn the_ends_of_a_storm_page_nobody() {
+    let mut desk = Desk::new(vec![to("duty")]);
+    wave(&mut desk, 0, BEGIN_MS);
+    // So late that the row has been given up before they come.
+    desk.send(BEGIN_MS + 6 * 24 * HOUR_MS);
+    let before = desk.got.len();
+    clear(&mut desk, 0..25, BEGIN_MS + 7 * 24 * HOUR_MS);
+    let ends: Vec<_> = desk.got[before..].iter().map(|(.., m)| asked(m)).collect();
+    assert_eq!(ends.len(), 21, "20 by themselves, and one for the others");
+    assert!(ends.iter().all(|(action, ..)| action == "resolve"), "{ends:?}");
+}
+
+#[test]
+fn an_anomaly_is_one_thing_to_read_and_ends_as_one() {
+    for crashes in [false, true] {
+        let every = Endpoint { deliver: Deliver::Every, ..to("every") };
+        let mut desk = Desk::new(vec![to("duty"), every]);
+        // A fleet with a past, then a receiver is out for an hour: ten accounts a minute.
+        for n in 0..40 {
+            let now_ms = BEGIN_MS + i64::from(n) * HOUR_MS;
+            desk.take(one(AlertKind::Flagged, Severity::Warning, n, now_ms), now_ms);
+            desk.send(now_ms);
+        }
+        let out_ms = BEGIN_MS + 50 * HOUR_MS;
+        let before = desk.got("duty").len();
+        for n in 0..600_u32 {
+            let now_ms = out_ms + i64::from(n) * 6_000;
+            let severity = if n == 300 { Severity::Critical } else { Severity::Warning };
+            desk.take(one(AlertKind::Flagged, severity, 1000 + n, now_ms), now_ms);
+            desk.send(now_ms);
+            if crashes && n % 200 == 150 {
+                desk.crash(now_ms);
+            }
+        }
+        let hour_ms = out_ms + HOUR_MS;
+        for minute in 0..30 {
+            desk.send(hour_ms + minute * 60_000);
+        }
+        let duty: Vec<&Message> = desk.got("duty").split_off(before);
+        let notices = duty.iter().filter(|m| m.kind == "stream.anomaly").count();
+        let alone = duty.iter().filter(|m| m.kind == "account.flagged").count();
+        let storms: Vec<_> = duty.iter().filter(is_storm).collect();
+        assert_eq!(notices, 1);
+        assert!(alone <= 31, "{alone} before anybody could know that it is one");
+        let takeovers = if crashes { 3 } else { 0 };
+        assert!((6..=7 + takeovers).contains(&storms.len()), "{} storms", storms.len());
+        let anomaly = duty.iter().find(|m| m.kind == "stream.anomaly").unwrap().incident.clone();
+        assert!(storms.iter().all(|m| m.incident == anomaly && m.link.ends_with(&format!("anomaly={anomaly}"))));
+        // The critical one among them is named within ten minutes, and first.
+        let named: Vec<_> = storms
+            .iter()
+            .filter_map(|m| match &m.what {
+                What::Storm(storm) if storm.critical > 0 => Some(storm),
+                _ => None,
+            })
+            .collect();
+        assert_eq!((named.len(), &*named[0].top[0].account), (1, "user1300@t1300.example"));
+        let What::Storm(last) = &storms.last().unwrap().what else { panic!("an end before anything ended") };
+        assert_eq!(last.row.incidents + alone as u64, 600, "everybody is counted");
+        assert_eq!(last.row.open, last.row.incidents);
+        assert_eq!(desk.got("every").iter().filter(|m| m.kind == "account.flagged").count(), 640);
+        // Half a day later all are over.
+        let over_ms = hour_ms + 12 * HOUR_MS;
+        let before = desk.got("duty").len();
+        clear(&mut desk, 1000..1600, over_ms);
+        let ends: Vec<&Message> = desk.got("duty").split_off(before);
+        assert_eq!(ends.iter().filter(is_storm).count(), 1);
+        assert_eq!(ends.len(), alone + 1);
+        assert!(ends.iter().all(|m| asked(m).0 == "resolve"), "{ends:?}");
+    }
 }

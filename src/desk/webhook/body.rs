@@ -9,9 +9,9 @@ use crate::core::alert::{Action, Alert, AlertKind, Evidence, Pattern, Severity};
 use crate::event::Timestamp;
 
 use super::digest::{Digest, Worst};
-use super::grouping::Storm;
 use super::settings::{Endpoint, Format};
 use super::sign::{self, Keys};
+use super::storm::{Row, Storm, Top};
 use super::text::{clean, number};
 use super::{alertmanager, native, pagerduty, slack};
 
@@ -20,7 +20,7 @@ use super::{alertmanager, native, pagerduty, slack};
 pub struct Message {
     /// The webhook id.
     pub id: String,
-    /// `account.flagged`, …: the newest alert's kind; `storm`; `digest`; of [`What::Other`] its own.
+    /// `account.flagged`, …: the newest alert's kind; `storm`; `storm.over`; `digest`; of [`What::Other`] its own.
     pub kind: String,
     /// Event time of what is said.
     pub at: Timestamp,
@@ -42,7 +42,9 @@ pub enum What {
     /// An incident as it stands (`deliver = "grouped"`).
     Incident(Box<Incident>),
     /// Many incidents at once.
-    Storm(Storm),
+    Storm(Box<Storm>),
+    /// The end of many incidents.
+    StormOver(Box<Row>),
     /// A day (`deliver = "digest"`).
     Digest(Box<Digest>),
     /// Anything else: a campaign, an anomaly of the stream, a test.
@@ -264,6 +266,7 @@ impl Face {
                 face.escalated |= incident.alerts.iter().any(|alert| alert.kind == AlertKind::Escalated);
             }
             What::Storm(storm) => face.of_storm(storm),
+            What::StormOver(row) => face.of_row(row, IncidentState::Cleared),
             What::Digest(digest) => face.of_digest(digest),
             What::Other { summary, state, .. } => {
                 face.title = clean(summary, SENTENCE_CHARS);
@@ -306,11 +309,16 @@ impl Face {
     }
 
     fn of_storm(&mut self, storm: &Storm) {
-        self.subject = Subject::Storm;
+        self.of_row(&storm.row, if storm.is_over() { IncidentState::Cleared } else { IncidentState::Open });
         let (critical, warning) = (number(storm.critical), number(storm.warning));
-        self.title = format!("Storm: {} alerts, {critical} critical, {warning} warnings", number(storm.alerts()));
+        self.title = if storm.is_over() {
+            format!("Over: {} incidents of earlier storms", number(storm.cleared))
+        } else {
+            let what = if storm.row.anomaly { "Anomaly goes on" } else { "Storm" };
+            format!("{what}: {} alerts, {critical} critical, {warning} warnings", number(storm.alerts()))
+        };
         self.since = storm.first_ts;
-        let line = |top: &super::grouping::Top| {
+        let line = |top: &Top| {
             let (account, tenant) = (clean(&top.account, NAME_CHARS), clean(&top.tenant, NAME_CHARS));
             format!("{account} ({tenant}): {} recipients, {}", number(top.recipients), severity(top.severity))
         };
@@ -319,9 +327,27 @@ impl Face {
             ("Since", storm.first_ts.to_string()),
             ("Until", storm.last_ts.to_string()),
             ("Recipients", number(storm.recipients)),
+            ("In all", storm.row.summary()),
         ];
         let kinds = storm.kinds.iter().map(|(kind, n)| format!("{} {}", number(*n), clean(kind, 64)));
         self.facts.push(("Kinds", kinds.collect::<Vec<_>>().join(", ")));
+    }
+
+    /// What all messages of a row share, and what its end says.
+    fn of_row(&mut self, row: &Row, state: IncidentState) {
+        // An alert manager ends what the anomaly's own alert began.
+        self.subject = if row.anomaly { Subject::Other } else { Subject::Storm };
+        if row.anomaly {
+            self.kind = "stream.anomaly".to_owned();
+        }
+        self.state = state;
+        self.title = if row.open > 0 {
+            format!("Told no further: {}", row.summary())
+        } else {
+            format!("Over: {}", row.summary())
+        };
+        self.since = row.first_ts;
+        self.facts = vec![("Since", row.first_ts.to_string()), ("Until", row.last_ts.to_string())];
     }
 
     fn of_digest(&mut self, digest: &Digest) {

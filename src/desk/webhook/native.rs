@@ -1,7 +1,7 @@
 //! The body of Standard Webhooks: `{"type", "timestamp", "data"}`, and `"truncated": true` where something did not fit.
 //!
-//! `data` is the alert (`schemas/alert.schema.json`); for `grouped` the incident as it stands, or a storm; for
-//! `digest` the [`super::digest::Digest`].
+//! `data` is the alert (`schemas/alert.schema.json`); for `grouped` the incident as it stands, a [`super::storm::Storm`], or the
+//! [`super::storm::Row`] of many storms that are over; for `digest` the [`super::digest::Digest`].
 
 use serde_json::{Map, Value, json};
 
@@ -59,6 +59,12 @@ fn data(message: &Message) -> Result<Value, serde_json::Error> {
         }),
         What::Storm(storm) => {
             let mut data = serde_json::to_value(storm)?;
+            data["severity"] = serde_json::to_value(message.severity)?;
+            data["link"] = json!(message.link);
+            data
+        }
+        What::StormOver(row) => {
+            let mut data = serde_json::to_value(row)?;
             data["severity"] = serde_json::to_value(message.severity)?;
             data["link"] = json!(message.link);
             data
@@ -128,7 +134,7 @@ fn each(message: &mut Message, change: impl Fn(&mut Alert)) {
     match &mut message.what {
         What::Alert(alert) => change(alert),
         What::Incident(incident) => incident.alerts.iter_mut().for_each(change),
-        What::Storm(_) | What::Digest(_) | What::Other { .. } => {}
+        What::Storm(_) | What::StormOver(_) | What::Digest(_) | What::Other { .. } => {}
     }
 }
 
@@ -153,7 +159,7 @@ fn names(message: &mut Message, bytes_max: usize) {
         }
     });
     match &mut message.what {
-        What::Alert(_) => {}
+        What::Alert(_) | What::StormOver(_) => {}
         What::Incident(incident) => {
             cut_json(&mut incident.account, bytes_max);
             cut_json(&mut incident.tenant, bytes_max);
