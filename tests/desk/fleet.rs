@@ -9,6 +9,7 @@ use desk_webhook_support::{alert, endpoint, keys};
 use mailfuse::core::alert::{Alert, AlertKind, Severity};
 use mailfuse::desk::book::Book;
 use mailfuse::desk::deliver::Deliveries;
+use mailfuse::desk::index::{self, Index, Place, query};
 use mailfuse::desk::notice::Said;
 use mailfuse::desk::record::{Kept, Record};
 use mailfuse::desk::webhook::body::{Message, What, render};
@@ -291,5 +292,67 @@ fn an_anomaly_is_one_thing_to_read_and_ends_as_one() {
         assert_eq!(ends.iter().filter(is_storm).count(), 1);
         assert_eq!(ends.len(), alone + 1);
         assert!(ends.iter().all(|m| asked(m).0 == "resolve"), "{ends:?}");
+    }
+}
+
+#[test]
+fn every_receiver_reads_whose_campaign_it_is_and_finds_it() {
+    let mut desk = Desk::new(vec![to("desk")]);
+    for n in 0..4 {
+        let mut alert = one(AlertKind::Flagged, Severity::Critical, n, BEGIN_MS);
+        alert.burst.as_mut().unwrap().client_ips = vec!["203.0.113.7".into()];
+        alert.account = format!("<!channel>{n}\u{202E}@t{n}.example");
+        desk.take(alert, BEGIN_MS);
+    }
+    desk.send(BEGIN_MS);
+    let campaign = desk.got("desk").into_iter().find(|m| m.kind == "campaign").unwrap();
+    assert_eq!(campaign.link, format!("https://desk.example/v1/incidents?campaign={}", campaign.incident));
+    for format in [Format::Slack, Format::Pagerduty, Format::Alertmanager] {
+        let body =
+            String::from_utf8(render(&endpoint(format, "https://example.org"), &keys(), campaign).unwrap()).unwrap();
+        let shown = if format == Format::Slack {
+            "&lt;!channel&gt;2\u{FFFD}@t2.example"
+        } else {
+            "<!channel>2\u{FFFD}@t2.example"
+        };
+        assert!(body.contains(&format!("{shown}: 310 recipients")), "{format:?}: {body}");
+        assert!(
+            body.contains("930") && body.contains(&format!("campaign={}", campaign.incident)),
+            "{format:?}: {body}"
+        );
+        assert!(!body.contains('\u{202E}'));
+    }
+    // Where the link leads.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("desk.sqlite");
+    let records: Vec<Record> =
+        desk.topic.iter().map(|(key, value)| Record::read(key.as_bytes(), Some(value)).unwrap()).collect();
+    Index::open(&path).unwrap().apply(&records, &Place { topic: "desk".into(), next_offset: 1, at_ms: 1 }).unwrap();
+    let found = |campaign: Option<&str>, anomaly: Option<&str>| {
+        let q = query::Incidents {
+            campaign: campaign.map(str::to_owned),
+            anomaly: anomaly.map(str::to_owned),
+            ..Default::default()
+        };
+        query::incidents(&index::reader(&path).unwrap(), &q).unwrap().items.len()
+    };
+    let id = Some(campaign.incident.as_str());
+    assert_eq!((found(id, None), found(Some("c-none"), None), found(None, id), found(None, None)), (4, 0, 0, 4));
+}
+
+#[test]
+fn an_anomaly_names_nobody_wherever_it_is_told() {
+    let chosen = Endpoint { tenants: vec!["a.example".into()], ..to("chosen") };
+    let mut desk = Desk::new(vec![chosen]);
+    for n in 0..40 {
+        desk.take(one(AlertKind::Flagged, Severity::Warning, n, BEGIN_MS), BEGIN_MS);
+    }
+    desk.send(BEGIN_MS + HOUR_MS);
+    let got = desk.got("chosen");
+    assert_eq!(got.iter().map(|m| &*m.kind).collect::<Vec<_>>(), ["stream.anomaly"]);
+    for format in [Format::Native, Format::Slack, Format::Pagerduty, Format::Alertmanager] {
+        let body =
+            String::from_utf8(render(&endpoint(format, "https://example.org"), &keys(), got[0]).unwrap()).unwrap();
+        assert!(body.contains("accounts were flagged") && !body.contains("user"), "{format:?}: {body}");
     }
 }

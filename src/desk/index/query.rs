@@ -25,6 +25,10 @@ pub struct Incidents {
     pub account: Option<String>,
     /// The customer.
     pub tenant: Option<String>,
+    /// Of this campaign.
+    pub campaign: Option<String>,
+    /// Flagged in this anomaly.
+    pub anomaly: Option<String>,
     /// Whether somebody looks after it.
     pub acknowledged: Option<bool>,
     /// Whether it was said what it was.
@@ -171,6 +175,8 @@ pub fn incidents(c: &Connection, q: &Incidents) -> Result<Page, rusqlite::Error>
         ("severity =", &q.severity),
         ("account =", &q.account),
         ("tenant =", &q.tenant),
+        ("json_extract(json, '$.campaign') =", &q.campaign),
+        ("json_extract(json, '$.anomaly') =", &q.anomaly),
     ]);
     let has = |clause, is: Option<bool>| is.map(|is| (clause, Value::Integer(is.into())));
     wanted.extend(has("(json_extract(json, '$.acknowledged') IS NOT NULL) =", q.acknowledged));

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::core::alert::{Action, Alert, AlertKind, Evidence, Pattern, Severity};
+use crate::desk::notice::{Notice, Reason};
 use crate::event::Timestamp;
 
 use super::digest::{Digest, Worst};
@@ -191,6 +192,8 @@ pub(super) const NAME_CHARS_LEAST: usize = 60;
 const SENTENCE_CHARS: usize = 500;
 /// Reasons that are shown.
 const LINES_MAX: usize = 5;
+/// Accounts of a campaign that are shown.
+const ACCOUNTS_SHOWN: usize = 10;
 /// Names in a list that are shown.
 const LISTED_MAX: usize = 5;
 
@@ -268,9 +271,13 @@ impl Face {
             What::Storm(storm) => face.of_storm(storm),
             What::StormOver(row) => face.of_row(row, IncidentState::Cleared),
             What::Digest(digest) => face.of_digest(digest),
-            What::Other { summary, state, .. } => {
+            What::Other { summary, state, data } => {
                 face.title = clean(summary, SENTENCE_CHARS);
                 face.state = *state;
+                // Of anything but a campaign or an anomaly the sentence is all there is for people.
+                if let Ok(notice) = serde_json::from_value::<Notice>(data.clone()) {
+                    face.of_notice(&notice);
+                }
             }
         }
         face
@@ -306,6 +313,28 @@ impl Face {
         self.facts = facts;
         self.tenant = Some(clean(tenant, NAME_CHARS));
         self.account = Some(account);
+    }
+
+    fn of_notice(&mut self, notice: &Notice) {
+        // The first reason is the title.
+        self.lines = notice.evidence.iter().skip(1).take(LINES_MAX).map(|r| clean(&r.text, SENTENCE_CHARS)).collect();
+        let shown = notice.accounts.iter().take(ACCOUNTS_SHOWN).map(|share| {
+            let (account, recipients) = (clean(&share.account, NAME_CHARS), number(share.recipients));
+            format!("{account}: {recipients} recipients")
+        });
+        self.lines.extend(shown);
+        let more = notice.accounts.len().saturating_sub(ACCOUNTS_SHOWN);
+        if more > 0 {
+            self.lines.push(format!("and {more} more accounts"));
+        }
+        let recipients = notice.accounts.iter().fold(0, |sum: u64, share| sum.saturating_add(share.recipients));
+        if !notice.accounts.is_empty() {
+            self.facts = vec![("Accounts", number(notice.accounts.len() as u64)), ("Recipients", number(recipients))];
+        }
+        let window = |reason: &Reason| ("Within", format!("{} min", number(u64::from(reason.window_s / 60))));
+        self.facts.extend(notice.evidence.first().map(window));
+        self.facts.push(("Do", action(notice.action).to_owned()));
+        self.facts.retain(|(_, value)| !value.is_empty());
     }
 
     fn of_storm(&mut self, storm: &Storm) {
