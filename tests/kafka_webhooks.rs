@@ -460,6 +460,19 @@ fn an_endpoint_is_tried_by_hand() {
     let (code, said) = test(&["abuse"]);
     assert!(code == Some(0) && said.contains("delivered"), "{said}");
     assert_eq!(receiver.taken()[0].body["type"], "webhook.test");
+    // A receiver that keeps incidents is asked to wake somebody, and then that nobody need come.
+    std::fs::write(&config, text("format = \"alertmanager\"\nallow_private = true\n")).unwrap();
+    let before = receiver.taken().len();
+    let (code, said) = test(&[]);
+    assert!(code == Some(0) && said.contains("begun there and ended"), "{said}");
+    let bodies: Vec<Value> = receiver.taken()[before..].iter().map(|g| g.body.clone()).collect();
+    let holds_s = |body: &Value| {
+        let at = |key: &str| body[0][key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second();
+        at("endsAt") - at("startsAt")
+    };
+    assert_eq!((bodies.len(), holds_s(&bodies[0]) > 3600, holds_s(&bodies[1])), (2, true, 0));
+    assert_eq!(bodies[0][0]["labels"], bodies[1][0]["labels"]);
+    std::fs::write(&config, text("allow_private = true\n")).unwrap();
     receiver.mood(Mood::Status(503));
     let (code, said) = test(&[]);
     assert!(code == Some(1) && said.contains("answered 503"), "{said}");

@@ -32,6 +32,12 @@ pub(super) enum Command {
         /// Of this customer
         #[arg(long)]
         tenant: Option<String>,
+        /// Of this campaign
+        #[arg(long, value_name = "ID")]
+        campaign: Option<String>,
+        /// Flagged in this anomaly of the stream
+        #[arg(long, value_name = "ID")]
+        anomaly: Option<String>,
         /// How many
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(LIST_MAX)))]
         limit: u32,
@@ -234,12 +240,14 @@ struct Until {
 
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
-        Command::Incidents { asked, all, unacknowledged, account, tenant, limit } => {
+        Command::Incidents { asked, all, unacknowledged, account, tenant, campaign, anomaly, limit } => {
             let mut query = vec![format!("limit={limit}")];
             query.extend((!all).then(|| "state=open".to_owned()));
             query.extend(unacknowledged.then(|| "acknowledged=false".to_owned()));
             query.extend(named("account", account));
             query.extend(named("tenant", tenant));
+            query.extend(named("campaign", campaign));
+            query.extend(named("anomaly", anomaly));
             incidents(&list(asked, "/v1/incidents", &query)?)
         }
         Command::Show { asked, incident } => {

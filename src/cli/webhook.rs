@@ -18,7 +18,7 @@ use crate::desk::sender;
 use crate::desk::webhook::body::{IncidentState, Message, What, prepare};
 use crate::desk::webhook::client::{Client, SystemResolver};
 use crate::desk::webhook::outcome::Outcome;
-use crate::desk::webhook::settings::Endpoint;
+use crate::desk::webhook::settings::{Endpoint, Format};
 use crate::event::Timestamp;
 use crate::kafka::outlet::now_ms;
 
@@ -68,6 +68,8 @@ defaults. The secret of a pagerduty endpoint is its routing key, and its url may
 
   echo \"whsec_$(head -c 32 /dev/urandom | base64)\" > abuse.secret
 
+At PagerDuty and Alertmanager a warning is begun and ended at once: whoever is on call may be woken.
+
 Exit status: 0 every endpoint has taken it, 1 some have not, 2 wrong usage or configuration.";
 
 const ASKS: &str = "\
@@ -112,11 +114,9 @@ fn test(config: &Path, names: &[String]) -> Result<(), Failure> {
         let mailbox = config.desk.mail.iter().find(|m| m.name == endpoint.name);
         let outcome = runtime.block_on(one(endpoint, mailbox))?;
         failed += usize::from(outcome.why().is_some());
-        table.row(vec![
-            endpoint.name.clone(),
-            outcome.label().to_owned(),
-            outcome.why().unwrap_or("the receiver has it").to_owned(),
-        ]);
+        let done =
+            if keeps_incidents(endpoint) { "an incident was begun there and ended" } else { "the receiver has it" };
+        table.row(vec![endpoint.name.clone(), outcome.label().to_owned(), outcome.why().unwrap_or(done).to_owned()]);
     }
     anstream::stdout().write_all(table.text().as_bytes())?;
     if failed > 0 {
@@ -127,10 +127,39 @@ fn test(config: &Path, names: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Sends a test. Where a receiver keeps incidents and wakes somebody, one begins and ends again: the end alone would try nothing.
 async fn one(endpoint: &Endpoint, mailbox: Option<&Mailbox>) -> Result<Outcome, Failure> {
     let now_ms = now_ms();
-    let message = Message {
-        id: format!("test-{now_ms}"),
+    let over = test_message(endpoint, IncidentState::Cleared, now_ms);
+    if let Some(mailbox) = mailbox {
+        let mailer = sender::mailer(mailbox).map_err(usage)?.within(WITHIN);
+        let mail = mailer.prepare(&over, now_ms / 1000).map_err(usage)?;
+        return Ok(mailer.send(&mail).await);
+    }
+    let keys = sender::keys(endpoint).map_err(usage)?;
+    let client = Client::new(endpoint, Arc::new(SystemResolver)).map_err(usage)?.within(WITHIN);
+    if keeps_incidents(endpoint) {
+        let begun = test_message(endpoint, IncidentState::Open, now_ms);
+        let request = prepare(endpoint, &keys, &begun, now_ms / 1000).map_err(usage)?;
+        let outcome = client.send(&request).await;
+        if outcome.why().is_some() {
+            return Ok(outcome);
+        }
+    }
+    let request = prepare(endpoint, &keys, &over, now_ms / 1000).map_err(usage)?;
+    Ok(client.send(&request).await)
+}
+
+fn keeps_incidents(endpoint: &Endpoint) -> bool {
+    matches!(endpoint.format, Format::Pagerduty | Format::Alertmanager)
+}
+
+fn test_message(endpoint: &Endpoint, state: IncidentState, now_ms: i64) -> Message {
+    Message {
+        id: match state {
+            IncidentState::Cleared => format!("test-{now_ms}"),
+            IncidentState::Open | IncidentState::Acknowledged => format!("test-{now_ms}-begun"),
+        },
         kind: "webhook.test".to_owned(),
         at: Timestamp(now_ms),
         severity: Severity::Warning,
@@ -139,18 +168,8 @@ async fn one(endpoint: &Endpoint, mailbox: Option<&Mailbox>) -> Result<Outcome, 
         customer: None,
         what: What::Other {
             summary: format!("A test of mailfuse: the endpoint {} works.", endpoint.name),
-            // So that nothing stays open at a receiver that keeps incidents.
-            state: IncidentState::Cleared,
+            state,
             data: serde_json::json!({ "endpoint": endpoint.name }),
         },
-    };
-    if let Some(mailbox) = mailbox {
-        let mailer = sender::mailer(mailbox).map_err(usage)?.within(WITHIN);
-        let mail = mailer.prepare(&message, now_ms / 1000).map_err(usage)?;
-        return Ok(mailer.send(&mail).await);
     }
-    let keys = sender::keys(endpoint).map_err(usage)?;
-    let client = Client::new(endpoint, Arc::new(SystemResolver)).map_err(usage)?.within(WITHIN);
-    let request = prepare(endpoint, &keys, &message, now_ms / 1000).map_err(usage)?;
-    Ok(client.send(&request).await)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::groups::{Groups, contents, networks};
-use super::notice::{Notice, Said};
+use super::notice::{ACCOUNTS_MAX, Notice, Said};
 use super::record::{ALERT, INCIDENT, Incident, Kept, Record, Stage, State};
 use super::webhook::grouping::Told;
 use crate::core::alert::{Alert, AlertKind};
@@ -29,6 +29,15 @@ pub struct Book {
     /// The number of the next alert.
     next: u64,
     open: usize,
+}
+
+/// What the book knows of whom an alert is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
+    /// Its customers, each once; empty where it names nobody. A customer without a name is one that is not known.
+    pub tenants: Vec<String>,
+    /// The anomaly that its incident was flagged in.
+    pub anomaly: Option<String>,
 }
 
 /// What an alert leads to.
@@ -123,6 +132,31 @@ impl Book {
         let n = self.next;
         self.next += 1;
         Some(Record::Alert(Box::new(Kept { v: 1, n, taken_ms: now_ms, alert: Said::Fleet(Box::new(notice)) })))
+    }
+
+    /// Whom an alert is about. It was taken before.
+    pub fn about(&self, said: &Said) -> About {
+        let incident = self.incidents.get(said.incident());
+        let anomaly = incident.and_then(|i| i.anomaly.clone());
+        let notice = match said {
+            // The incident's is the directory's, where that knows better.
+            Said::Account(alert) => {
+                return About { tenants: vec![incident.map_or(&alert.tenant, |i| &i.tenant).clone()], anomaly };
+            }
+            Said::Fleet(notice) => notice,
+        };
+        if let Some(tenant) = &notice.tenant {
+            return About { tenants: vec![tenant.clone()], anomaly };
+        }
+        let tenant = |id: &str| self.incidents.get(id).map(|i| i.tenant.clone()).unwrap_or_default();
+        let mut tenants: Vec<String> = notice.accounts.iter().map(|share| tenant(&share.incident)).collect();
+        if notice.accounts.len() >= ACCOUNTS_MAX {
+            // Who else belongs to it is not said.
+            tenants.push(String::new());
+        }
+        tenants.sort_unstable();
+        tenants.dedup();
+        About { tenants, anomaly }
     }
 
     /// Takes in what the topic has. When all of it is in, [`Book::restored`].

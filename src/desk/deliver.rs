@@ -4,18 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::book::About;
 use super::feedback::record::Word;
 use super::index::query;
 use super::notice::{NoticeKind, Said};
 use super::record::{self, DELIVERY, GROUP, Record};
 use super::webhook::body::{Counts, Incident, IncidentState, Message, What};
 use super::webhook::digest::CLOCKS_MS;
-use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, STORM_LANE, Taken, Told, alerts_since};
+use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, Taken, Told, alerts_since};
 use super::webhook::outbox::{Limits, NotAdded, Outbox};
 use super::webhook::outcome::Outcome;
 use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, EndpointRecord, State};
 use super::webhook::settings::{Deliver, Endpoint, Facts, Format};
 use super::webhook::sign::webhook_id;
+use super::webhook::storm::incidents_of;
 use crate::core::alert::{Alert, AlertKind, Severity};
 use crate::directory::Facts as Customer;
 
@@ -106,7 +108,7 @@ impl Deliveries {
                 "messages wait for an endpoint that is configured no more: they are not sent"
             );
         }
-        for group in self.groups.values().filter(|group| matches!(group.holds, Holds::Digest(_))) {
+        for group in self.groups.values().filter(|group| matches!(group.holds, Holds::Digest(_) | Holds::Row(_))) {
             if self.outbox.reopen(&group.endpoint, &group.id, now_ms.saturating_add(CLOCKS_MS)) {
                 self.grouping.restore(group);
             }
@@ -129,52 +131,58 @@ impl Deliveries {
         self.endpoints.iter().find(full).map(|e| &*e.name)
     }
 
-    /// Takes an alert with its number; `tenant` is its incident's, where it is of an account. `told` is what each endpoint knows of
-    /// its incident, and learns of it. Returns what must be recorded before anything is sent.
+    /// Takes an alert with its number. `told` is what each endpoint knows of its incident, and learns of it. Returns what must be
+    /// recorded before anything is sent.
     pub fn take(
         &mut self,
         said: &Arc<Said>,
-        tenant: &str,
         n: u64,
+        about: &About,
         told: &mut BTreeMap<String, Told>,
         now_ms: i64,
     ) -> Vec<Record> {
         let mut records = Vec::new();
+        let tenants: Vec<&str> = about.tenants.iter().map(String::as_str).collect();
         for i in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[i];
             let knows = told.get(&endpoint.name).copied().unwrap_or(Told::Nothing);
-            if !endpoint.wants(&facts(said, tenant, &kind(said)), knows != Told::Nothing) {
+            if !endpoint.wants(&facts(said, &kind(said), &tenants), knows != Told::Nothing) {
                 continue;
             }
             let (name, deliver) = (endpoint.name.clone(), endpoint.deliver);
             let not_before_ms = endpoint.not_before_ms(severity(said), now_ms);
             let kind = kind(said);
-            let news = News { tenant, ..news(said, &name, &kind, n, knows, not_before_ms) };
-            let plan = match deliver {
+            let tenant = tenants.first().filter(|_| matches!(**said, Said::Account(_))).copied().unwrap_or_default();
+            let anomaly = about.anomaly.as_deref();
+            let news = News { anomaly, tenant, ..news(said, &name, &kind, n, knows, not_before_ms) };
+            let plans = match deliver {
                 Deliver::Every => {
                     let delivery = grouping::every(&news, now_ms);
                     let holds =
                         Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
                     let group = Group { v: 1, endpoint: name.clone(), id: delivery.id.clone(), holds };
-                    Plan::New { delivery, group }
+                    vec![Plan::New { delivery, group }]
                 }
                 Deliver::Grouped => self.grouping.add(&news, now_ms, &self.outbox),
-                Deliver::Digest => self.grouping.digest(&news, now_ms, &self.outbox),
+                Deliver::Digest => vec![self.grouping.digest(&news, now_ms, &self.outbox)],
             };
-            let (delivery, group) = match plan {
-                Plan::New { delivery, group } => (Some(delivery), group),
-                Plan::Folded { group, not_before_ms } => {
-                    let changed = self.outbox.hasten(&name, &group.id, not_before_ms);
-                    records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
-                    (None, group)
+            let message = plans.first().map(|(Plan::New { group, .. } | Plan::Folded { group, .. })| group);
+            told.insert(name, message.map_or(knows, |group| group.tells(knows)));
+            for plan in plans {
+                let (delivery, group) = match plan {
+                    Plan::New { delivery, group } => (Some(delivery), group),
+                    Plan::Folded { group, not_before_ms } => {
+                        let changed = self.outbox.hasten(&group.endpoint, &group.id, not_before_ms);
+                        records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
+                        (None, group)
+                    }
+                };
+                self.hold(&group, said);
+                if let Some(delivery) = delivery {
+                    records.push(Record::Delivery(Box::new(self.add(delivery))));
                 }
-            };
-            told.insert(name, group.tells(knows));
-            self.hold(&group, said);
-            if let Some(delivery) = delivery {
-                records.push(Record::Delivery(Box::new(self.add(delivery))));
+                records.push(Record::Group(Box::new(group)));
             }
-            records.push(Record::Group(Box::new(group)));
         }
         records
     }
@@ -184,8 +192,8 @@ impl Deliveries {
         let mut records = Vec::new();
         for i in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[i];
-            let (tenant, pattern) = (Some(&*incident.tenant), Some(incident.pattern));
-            let facts = Facts { kind: ACKNOWLEDGED, severity: incident.severity, tenant, pattern };
+            let (tenants, pattern) = ([&*incident.tenant], Some(incident.pattern));
+            let facts = Facts { kind: ACKNOWLEDGED, severity: incident.severity, tenants: &tenants, pattern };
             let knows = incident.told.get(&endpoint.name) == Some(&Told::Itself);
             // An alert manager knows alerts, not who looks after them.
             if !knows || endpoint.format == Format::Alertmanager || !endpoint.wants(&facts, true) {
@@ -392,10 +400,20 @@ impl Deliveries {
                 kind: "storm".to_owned(),
                 at: storm.last_ts,
                 severity: storm.severity(),
-                incident: STORM_LANE.to_owned(),
+                incident: storm.row.incident.clone(),
                 link: if self.link.is_empty() { String::new() } else { storm.link(&self.link) },
                 customer: None,
                 what: What::Storm(storm.clone()),
+            },
+            (Some(Holds::Row(row)), _) => Message {
+                id,
+                kind: "storm.over".to_owned(),
+                at: row.last_ts,
+                severity: row.severity(),
+                incident: row.incident.clone(),
+                link: if self.link.is_empty() { String::new() } else { row.link(&self.link) },
+                customer: None,
+                what: What::StormOver(Box::new(row.clone())),
             },
             (Some(Holds::Digest(digest)), _) => Message {
                 id,
@@ -441,7 +459,12 @@ impl Deliveries {
                 at: notice.ts,
                 severity: notice.severity,
                 incident: notice.incident.clone(),
-                link: if self.link.is_empty() { String::new() } else { format!("{}/v1/alerts", self.link) },
+                link: match notice.kind {
+                    _ if self.link.is_empty() => String::new(),
+                    NoticeKind::Campaign => incidents_of(&self.link, "campaign", &notice.incident),
+                    NoticeKind::Anomaly => incidents_of(&self.link, "anomaly", &notice.incident),
+                    _ => format!("{}/v1/measures?open=true", self.link),
+                },
                 customer: None,
                 what: What::Other {
                     summary: notice.evidence.first().map(|r| r.text.clone()).unwrap_or_default(),
@@ -482,7 +505,7 @@ fn endpoint(record: EndpointRecord) -> Record {
 fn alerts_of(group: &Group) -> std::slice::Iter<'_, String> {
     match &group.holds {
         Holds::Incident { alerts, .. } => alerts.iter(),
-        Holds::Storm(_) | Holds::Digest(_) | Holds::Taken(_) => [].iter(),
+        Holds::Storm(_) | Holds::Row(_) | Holds::Digest(_) | Holds::Taken(_) => [].iter(),
     }
 }
 
@@ -519,11 +542,12 @@ fn severity(said: &Said) -> Severity {
     }
 }
 
-fn facts<'a>(said: &'a Said, tenant: &'a str, kind: &'a str) -> Facts<'a> {
-    match said {
-        Said::Account(a) => Facts { kind, severity: a.severity, tenant: Some(tenant), pattern: Some(a.pattern) },
-        Said::Fleet(n) => Facts { kind, severity: n.severity, tenant: n.tenant.as_deref(), pattern: None },
-    }
+fn facts<'a>(said: &Said, kind: &'a str, tenants: &'a [&'a str]) -> Facts<'a> {
+    let pattern = match said {
+        Said::Account(alert) => Some(alert.pattern),
+        Said::Fleet(_) => None,
+    };
+    Facts { kind, severity: severity(said), tenants, pattern }
 }
 
 fn news<'a>(said: &'a Said, endpoint: &'a str, kind: &'a str, n: u64, told: Told, not_before_ms: i64) -> News<'a> {
@@ -544,6 +568,7 @@ fn news<'a>(said: &'a Said, endpoint: &'a str, kind: &'a str, n: u64, told: Told
         at,
         // What sums up a storm does not drown in it.
         told: if matches!(said, Said::Fleet(_)) { Told::Itself } else { told },
+        anomaly: None,
         not_before_ms,
     }
 }

@@ -390,8 +390,8 @@ impl<'a> Active<'a> {
                 self.shared.metrics.desk_alerts.inc();
                 let said = Arc::new(kept.alert.clone());
                 let mut told = self.book.incident(said.incident()).map(|i| i.told.clone()).unwrap_or_default();
-                let tenant = self.book.incident(said.incident()).map_or("", |i| &*i.tenant);
-                let deliveries = self.deliveries.take(&said, tenant, kept.n, &mut told, now_ms());
+                let about = self.book.about(&said);
+                let deliveries = self.deliveries.take(&said, kept.n, &about, &mut told, now_ms());
                 self.records.push(record);
                 self.records.extend(deliveries);
                 self.book.tell(said.incident(), told);

@@ -53,7 +53,7 @@ mailfuse: names a hijacked mail account, and says why.
 /v1/accounts/{account}  one account: windows, baseline, score, incident
 /v1/maps/stopped       who is stopped, a name and its incident a line; /v1/maps/pulled: relays
 /v1/desk               which desk this is, and how far
-/v1/incidents          newest first; ?state=open&severity=critical&account=…&tenant=…&before=CURSOR&limit=N
+/v1/incidents          newest first; ?state=open&severity=critical&account=…&tenant=…&campaign=ID&anomaly=ID&before=CURSOR&limit=N
 /v1/incidents/{id}      one incident with its alerts
 /v1/alerts             oldest first; ?after=CURSOR&incident=…&account=…&kind=…&severity=…&limit=N
 /v1/deliveries         newest first; ?endpoint=…&state=pending|delivered|dead&incident=…&id=…&before=CURSOR&limit=N

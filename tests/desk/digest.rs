@@ -61,9 +61,9 @@ impl Desk {
         for record in self.book.take(alert, now_ms, "").records {
             if let Record::Alert(kept) = &record {
                 let said = Arc::new(kept.alert.clone());
-                let incident = self.book.incident(said.incident()).unwrap().clone();
-                let mut told = incident.told;
-                let records = self.deliveries.take(&said, &incident.tenant, kept.n, &mut told, now_ms);
+                let mut told = self.book.incident(said.incident()).unwrap().told.clone();
+                let about = self.book.about(&said);
+                let records = self.deliveries.take(&said, kept.n, &about, &mut told, now_ms);
                 self.book.tell(said.incident(), told);
                 self.write(records);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mailfuse::core::alert::{Alert, AlertKind};
 use mailfuse::core::decision::{Decisions, What};
 use mailfuse::core::scope::Scope;
-use mailfuse::desk::book::Book;
+use mailfuse::desk::book::{About, Book};
 use mailfuse::desk::deliver::Deliveries;
 use mailfuse::desk::feedback::ledger::{Done, LEAD_MS, Ledger, STAYS_MS};
 use mailfuse::desk::feedback::record::{Action, Kind, Resolution, Whom};
@@ -394,7 +394,7 @@ fn whoever_was_told_of_an_incident_is_told_that_somebody_looks_after_it() {
     let line = include_str!("../../schemas/examples/alerts.jsonl").lines().next().unwrap();
     let said = Arc::new(Said::Account(Box::new(serde_json::from_str(line).unwrap())));
     let mut told = Default::default();
-    deliveries.take(&said, "", 0, &mut told, NOW);
+    deliveries.take(&said, 0, &About::default(), &mut told, NOW);
     desk.book.tell(&desk.incident, told);
     // It is acknowledged before anything was sent.
     let wish = Wish::Acknowledge { incident: desk.incident.clone(), note: Some("I call".to_owned()) };

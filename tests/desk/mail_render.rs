@@ -2,7 +2,7 @@
 
 use crate::desk_webhook_support;
 
-use desk_webhook_support::{AT, alert, every, grouped};
+use desk_webhook_support::{AT, alert, every, grouped, row};
 use mail_parser::{HeaderValue, Message as Parsed, MessageParser};
 use mailfuse::core::alert::{Action, AlertKind, Severity};
 use mailfuse::desk::mail::render::{MAIL_BYTES_MAX, Mail, render};
@@ -10,7 +10,7 @@ use mailfuse::desk::mail::settings::Mailbox;
 use mailfuse::desk::notice::{AccountShare, Notice, NoticeKind, Reason};
 use mailfuse::desk::webhook::body::{IncidentState, Message, What};
 use mailfuse::desk::webhook::digest::{Digest, TenantShare, Worst};
-use mailfuse::desk::webhook::grouping::{Storm, Top};
+use mailfuse::desk::webhook::storm::{Storm, Top};
 use mailfuse::event::Timestamp;
 
 const NOW_S: i64 = 1_772_438_460;
@@ -81,12 +81,14 @@ fn shown(html: &str) -> String {
 
 fn storm() -> Message {
     let storm = Storm {
+        row: row(),
         first_seq: 7,
         first_ts: Timestamp(AT.0 - 60_000),
         last_ts: AT,
         kinds: [("account.flagged".to_owned(), 900), ("account.escalated".to_owned(), 334)].into(),
         critical: 400,
         warning: 834,
+        cleared: 0,
         recipients: 98_765,
         top: (0..10)
             .map(|n| Top {
@@ -100,8 +102,8 @@ fn storm() -> Message {
     };
     Message {
         kind: "storm".into(),
-        incident: "mailfuse-storm".into(),
-        what: What::Storm(storm),
+        incident: storm.row.incident.clone(),
+        what: What::Storm(Box::new(storm)),
         ..every(AlertKind::Flagged, Severity::Critical, "a")
     }
 }

@@ -7,6 +7,7 @@ mod desk_webhook_support;
 
 mod digest;
 mod feedback;
+mod fleet;
 mod mail;
 mod mail_render;
 mod webhook;

@@ -4,13 +4,13 @@ use crate::desk_webhook_support;
 
 use std::collections::BTreeMap;
 
-use desk_webhook_support::{AT, alert, endpoint, every, grouped, keys};
+use desk_webhook_support::{AT, alert, endpoint, every, grouped, keys, row};
 use mailfuse::core::alert::{AlertKind, RelayShare, Severity};
 use mailfuse::desk::webhook::body::{IncidentState, Message, What, prepare, render};
 use mailfuse::desk::webhook::digest::{Digest, TenantShare, Worst};
-use mailfuse::desk::webhook::grouping::{STORM_LANE, Storm, Top};
 use mailfuse::desk::webhook::settings::{BODY_BYTES_MIN, Endpoint, Format};
 use mailfuse::desk::webhook::sign::verify;
+use mailfuse::desk::webhook::storm::{Row, Storm, Top};
 use mailfuse::directory::Facts;
 use mailfuse::event::Timestamp;
 use serde_json::{Value, json};
@@ -26,12 +26,14 @@ fn storm(account: &str) -> Message {
         recipients: 1000 - n,
     };
     let storm = Storm {
+        row: row(),
         first_seq: 100,
         first_ts: Timestamp(AT.0 - 30_000),
         last_ts: AT,
         kinds: BTreeMap::from([("account.flagged".into(), 9_000), ("account.escalated".into(), 12)]),
         critical: 5_000,
         warning: 4_012,
+        cleared: 0,
         recipients: 1_234_567,
         top: (0..10).map(top).collect(),
     };
@@ -40,10 +42,24 @@ fn storm(account: &str) -> Message {
         kind: "storm".into(),
         at: AT,
         severity: Severity::Critical,
-        incident: STORM_LANE.into(),
+        incident: storm.row.incident.clone(),
         link: storm.link("https://desk.example/"),
         customer: None,
-        what: What::Storm(storm),
+        what: What::Storm(Box::new(storm)),
+    }
+}
+
+fn storm_over(anomaly: bool) -> Message {
+    let row = Row { anomaly, open: 0, ..row() };
+    Message {
+        id: "msg_over".into(),
+        kind: "storm.over".into(),
+        at: AT,
+        severity: row.severity(),
+        incident: row.incident.clone(),
+        customer: None,
+        link: row.link("https://desk.example/"),
+        what: What::StormOver(Box::new(row)),
     }
 }
 
@@ -119,6 +135,8 @@ fn messages(account: &str) -> Vec<Message> {
         grouped(&[Flagged, Escalated, Cleared], IncidentState::Cleared, Critical, account),
         grouped(&[Flagged; 30], IncidentState::Open, Warning, account),
         storm(account),
+        storm_over(false),
+        storm_over(true),
         digest(account),
         notice(account),
         Message { link: String::new(), ..every(Flagged, Warning, account) },
@@ -463,6 +481,11 @@ fn alertmanager_ends_what_it_began() {
     assert_eq!((escalated[0].1, &escalated[1]), (false, &(flagged[0].0.clone(), true)));
     assert_eq!(cleared, [(escalated[0].0.clone(), true), (flagged[0].0.clone(), true)]);
     assert_eq!(labels(&every(AlertKind::Cleared, warning, "a")), [(flagged[0].0.clone(), true)]);
+    let (storm_labels, over) = (labels(&storm("a")), labels(&storm_over(false)));
+    assert!(storm_labels.len() == 1 && over.contains(&(storm_labels[0].0.clone(), true)), "{over:?}");
+    // The end of an anomaly's storms ends the anomaly's own alert.
+    let anomaly = labels(&Message { severity: critical, incident: row().incident, ..notice("a") });
+    assert!(labels(&storm_over(true)).contains(&(anomaly[0].0.clone(), true)), "{anomaly:?}");
     // Labels stay the same when there is less room, or the alert would never end.
     let long = "ä".repeat(500);
     let small = body(Format::Alertmanager, BODY_BYTES_MIN, &every(AlertKind::Flagged, warning, &long));

@@ -8,6 +8,7 @@ use mailfuse::core::alert::{
 use mailfuse::desk::webhook::body::{Counts, Incident, IncidentState, Message, What};
 use mailfuse::desk::webhook::settings::{Endpoint, Format, Url};
 use mailfuse::desk::webhook::sign::{Keys, Secret, Token};
+use mailfuse::desk::webhook::storm::Row;
 use mailfuse::event::Timestamp;
 
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -64,6 +65,23 @@ pub fn alert(kind: AlertKind, severity: Severity, account: &str) -> Alert {
         exempt: None,
         heartbeat: false,
         by: "mailfuse 0.1.0 abcdef".into(),
+    }
+}
+
+/// A row of storms.
+pub fn row() -> Row {
+    Row {
+        number: 7,
+        incident: "mailfuse-storm-7".into(),
+        anomaly: false,
+        first_ts: Timestamp(AT.0 - 60_000),
+        last_ts: AT,
+        incidents: 2_000,
+        critical: 700,
+        open: 1_990,
+        over: 10,
+        grown: AT,
+        due: AT,
     }
 }
 

@@ -25,6 +25,10 @@ pub struct Incidents {
     pub account: Option<String>,
     /// The customer.
     pub tenant: Option<String>,
+    /// Of this campaign.
+    pub campaign: Option<String>,
+    /// Flagged in this anomaly.
+    pub anomaly: Option<String>,
     /// Whether somebody looks after it.
     pub acknowledged: Option<bool>,
     /// Whether it was said what it was.
@@ -191,7 +195,13 @@ fn clauses<const N: usize>(texts: [(&'static str, &Option<String>); N]) -> Vec<(
 /// # Errors
 /// Where the index cannot be read.
 pub fn incidents(c: &Connection, q: &Incidents, accounts: &[String]) -> Result<Page, rusqlite::Error> {
-    let mut wanted = clauses([("state =", &q.state), ("severity =", &q.severity), ("tenant =", &q.tenant)]);
+    let mut wanted = clauses([
+        ("state =", &q.state),
+        ("severity =", &q.severity),
+        ("tenant =", &q.tenant),
+        ("json_extract(json, '$.campaign') =", &q.campaign),
+        ("json_extract(json, '$.anomaly') =", &q.anomaly),
+    ]);
     if !accounts.is_empty() {
         // One parameter, so that there is one statement.
         let names = serde_json::Value::from(accounts).to_string();

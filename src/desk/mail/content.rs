@@ -4,7 +4,7 @@ use crate::core::alert::{Action, Alert, AlertKind, Burst, Evidence, RelayShare, 
 use crate::desk::notice::Notice;
 use crate::desk::webhook::body::{Incident, IncidentState, Message, What, known, looks, pattern};
 use crate::desk::webhook::digest::Digest;
-use crate::desk::webhook::grouping::Storm;
+use crate::desk::webhook::storm::{Row, Storm};
 use crate::desk::webhook::text::{clean, number};
 use crate::event::Timestamp;
 
@@ -84,6 +84,7 @@ impl Content {
             }
             What::Incident(incident) => Self::of_incident(message.severity, incident),
             What::Storm(storm) => Self::of_storm(message.severity, storm),
+            What::StormOver(row) => Self::of_row(row),
             What::Digest(digest) => Self::of_digest(digest),
             What::Other { summary, state, data } => Self::of_other(message, summary, *state, data),
         };
@@ -101,7 +102,7 @@ impl Content {
         content.tables.retain(|table| !table.rows.is_empty());
         content.link = link(&message.link);
         content.link_name = match message.what {
-            What::Storm(_) | What::Digest(_) => "See the alerts",
+            What::Storm(_) | What::StormOver(_) | What::Digest(_) => "See the alerts",
             What::Alert(_) | What::Incident(_) | What::Other { .. } => "See the incident",
         };
         content
@@ -181,17 +182,26 @@ impl Content {
     fn of_storm(severity: Severity, storm: &Storm) -> Self {
         let (alerts, critical) = (number(storm.alerts()), number(storm.critical));
         let kinds: Vec<_> = storm.kinds.iter().collect();
+        let badge = if storm.is_over() { "over" } else { severity_name(severity) };
+        let what = if storm.row.anomaly { "anomaly" } else { "storm" };
+        let advice = "Look at the accounts that send most, and whether the mail system itself has a trouble.";
         Self {
-            subject: format!("[{}] storm: {alerts} alerts, {critical} critical", severity_name(severity)),
-            badge: severity_name(severity),
-            title: format!("{alerts} alerts at once"),
-            advice: "Look at the accounts that send most, and whether the mail system itself has a trouble.",
+            subject: format!("[{badge}] {what}: {alerts} alerts, {critical} critical"),
+            badge,
+            title: if storm.row.anomaly {
+                format!("The anomaly goes on: {alerts} alerts")
+            } else {
+                format!("{alerts} alerts at once")
+            },
+            advice: if storm.is_over() { "" } else { advice },
             facts: vec![
                 ("Since", time(storm.first_ts)),
                 ("Until", time(storm.last_ts)),
                 ("Critical", critical),
                 ("Warnings", number(storm.warning)),
+                ("Over", if storm.cleared > 0 { number(storm.cleared) } else { String::new() }),
                 ("Recipients", number(storm.recipients)),
+                ("In all", storm.row.summary()),
             ],
             tables: vec![
                 Table::of("Who sends most", &["Account", "Customer", "Recipients", "Severity"], &storm.top, |top| {
@@ -205,6 +215,23 @@ impl Content {
                 Table::of("Kinds", &["Kind", "Alerts"], &kinds, |(kind, n)| {
                     vec![clean(kind, LISTED_CHARS), number(**n)]
                 }),
+            ],
+            ..Self::default()
+        }
+    }
+
+    fn of_row(row: &Row) -> Self {
+        Self {
+            subject: format!("[over] {}", row.summary()),
+            badge: "over",
+            title: if row.open > 0 { "Not all are over, and no more is said of them" } else { "All of them are over" }
+                .to_owned(),
+            facts: vec![
+                ("Since", time(row.first_ts)),
+                ("Until", time(row.last_ts)),
+                ("Incidents", number(row.incidents)),
+                ("Critical", number(row.critical)),
+                ("Still open", number(row.open)),
             ],
             ..Self::default()
         }

@@ -14,10 +14,8 @@ use super::body::{Face, IncidentState, NAME_CHARS_LEAST, Subject};
 use super::text::clean;
 
 const PATH: &str = "/api/v2/alerts";
-/// An incident is cleared long before; otherwise it would be for ever.
+/// An incident, a storm or an anomaly is over long before, and says so; otherwise it would be for ever.
 const INCIDENT_MS: i64 = 7 * 86_400_000;
-/// Nobody clears a storm.
-const STORM_MS: i64 = 3_600_000;
 
 /// Where alerts go on the server that is configured, by its address or by the full path.
 pub(super) fn url(configured: &str) -> String {
@@ -27,22 +25,27 @@ pub(super) fn url(configured: &str) -> String {
 
 pub(super) fn render(face: &Face) -> Value {
     let over = face.state == IncidentState::Cleared;
-    let was_warning =
-        face.severity == Severity::Critical && face.subject == Subject::Account && (over || face.escalated);
+    let critical = face.severity == Severity::Critical;
+    let was_warning = critical && (over || (face.subject == Subject::Account && face.escalated));
+    // A storm may hold warnings only, and the anomaly it belongs to be critical.
+    let was_critical = !critical && over && face.subject != Subject::Account;
     let mut alerts = vec![alert(face, face.severity, over)];
     if was_warning {
         alerts.push(alert(face, Severity::Warning, true));
+    }
+    if was_critical {
+        alerts.push(alert(face, Severity::Critical, true));
     }
     Value::Array(alerts)
 }
 
 fn alert(face: &Face, severity: Severity, over: bool) -> Value {
-    let (name, holds_ms) = match face.subject {
-        Subject::Account => ("MailfuseAccount", INCIDENT_MS),
-        Subject::Storm => ("MailfuseStorm", STORM_MS),
-        Subject::Other => ("MailfuseNotice", INCIDENT_MS),
+    let name = match face.subject {
+        Subject::Account => "MailfuseAccount",
+        Subject::Storm => "MailfuseStorm",
+        Subject::Other => "MailfuseNotice",
     };
-    let ends = if over { face.at } else { Timestamp(face.at.0.saturating_add(holds_ms)) };
+    let ends = if over { face.at } else { Timestamp(face.at.0.saturating_add(INCIDENT_MS)) };
     // However much else has to be cut, the labels stay the same: they say which alert it is.
     let label = |text: &str| json!(clean(text, NAME_CHARS_LEAST));
     let mut labels = json!({ "alertname": name, "severity": severity, "incident": label(&face.incident) });

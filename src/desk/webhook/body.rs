@@ -6,13 +6,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::core::alert::{Action, Alert, AlertKind, Evidence, Pattern, Severity};
+use crate::desk::notice::{Notice, Reason};
 use crate::directory::Facts;
 use crate::event::Timestamp;
 
 use super::digest::{Digest, Worst};
-use super::grouping::Storm;
 use super::settings::{Endpoint, Format};
 use super::sign::{self, Keys};
+use super::storm::{Row, Storm, Top};
 use super::text::{clean, number};
 use super::{alertmanager, native, pagerduty, slack};
 
@@ -22,7 +23,7 @@ use super::{alertmanager, native, pagerduty, slack};
 pub struct Message {
     /// The webhook id.
     pub id: String,
-    /// `account.flagged`, …: the newest alert's kind; `storm`; `digest`; of [`What::Other`] its own.
+    /// `account.flagged`, …: the newest alert's kind; `storm`; `storm.over`; `digest`; of [`What::Other`] its own.
     pub kind: String,
     /// Event time of what is said.
     pub at: Timestamp,
@@ -46,7 +47,9 @@ pub enum What {
     /// An incident as it stands (`deliver = "grouped"`).
     Incident(Box<Incident>),
     /// Many incidents at once.
-    Storm(Storm),
+    Storm(Box<Storm>),
+    /// The end of many incidents.
+    StormOver(Box<Row>),
     /// A day (`deliver = "digest"`).
     Digest(Box<Digest>),
     /// Anything else: a campaign, an anomaly of the stream, a test.
@@ -193,6 +196,8 @@ pub(super) const NAME_CHARS_LEAST: usize = 60;
 const SENTENCE_CHARS: usize = 500;
 /// Reasons that are shown.
 const LINES_MAX: usize = 5;
+/// Accounts of a campaign that are shown.
+const ACCOUNTS_SHOWN: usize = 10;
 /// Names in a list that are shown.
 const LISTED_MAX: usize = 5;
 
@@ -268,10 +273,15 @@ impl Face {
                 face.escalated |= incident.alerts.iter().any(|alert| alert.kind == AlertKind::Escalated);
             }
             What::Storm(storm) => face.of_storm(storm),
+            What::StormOver(row) => face.of_row(row, IncidentState::Cleared),
             What::Digest(digest) => face.of_digest(digest),
-            What::Other { summary, state, .. } => {
+            What::Other { summary, state, data } => {
                 face.title = clean(summary, SENTENCE_CHARS);
                 face.state = *state;
+                // Of anything but a campaign or an anomaly the sentence is all there is for people.
+                if let Ok(notice) = serde_json::from_value::<Notice>(data.clone()) {
+                    face.of_notice(&notice);
+                }
             }
         }
         if let (Subject::Account, Some(customer)) = (face.subject, &message.customer) {
@@ -324,12 +334,39 @@ impl Face {
         self.account = Some(account);
     }
 
+    fn of_notice(&mut self, notice: &Notice) {
+        // The first reason is the title.
+        self.lines = notice.evidence.iter().skip(1).take(LINES_MAX).map(|r| clean(&r.text, SENTENCE_CHARS)).collect();
+        let shown = notice.accounts.iter().take(ACCOUNTS_SHOWN).map(|share| {
+            let (account, recipients) = (clean(&share.account, NAME_CHARS), number(share.recipients));
+            format!("{account}: {recipients} recipients")
+        });
+        self.lines.extend(shown);
+        let more = notice.accounts.len().saturating_sub(ACCOUNTS_SHOWN);
+        if more > 0 {
+            self.lines.push(format!("and {more} more accounts"));
+        }
+        let recipients = notice.accounts.iter().fold(0, |sum: u64, share| sum.saturating_add(share.recipients));
+        if !notice.accounts.is_empty() {
+            self.facts = vec![("Accounts", number(notice.accounts.len() as u64)), ("Recipients", number(recipients))];
+        }
+        let window = |reason: &Reason| ("Within", format!("{} min", number(u64::from(reason.window_s / 60))));
+        self.facts.extend(notice.evidence.first().map(window));
+        self.facts.push(("Do", action(notice.action).to_owned()));
+        self.facts.retain(|(_, value)| !value.is_empty());
+    }
+
     fn of_storm(&mut self, storm: &Storm) {
-        self.subject = Subject::Storm;
+        self.of_row(&storm.row, if storm.is_over() { IncidentState::Cleared } else { IncidentState::Open });
         let (critical, warning) = (number(storm.critical), number(storm.warning));
-        self.title = format!("Storm: {} alerts, {critical} critical, {warning} warnings", number(storm.alerts()));
+        self.title = if storm.is_over() {
+            format!("Over: {} incidents of earlier storms", number(storm.cleared))
+        } else {
+            let what = if storm.row.anomaly { "Anomaly goes on" } else { "Storm" };
+            format!("{what}: {} alerts, {critical} critical, {warning} warnings", number(storm.alerts()))
+        };
         self.since = storm.first_ts;
-        let line = |top: &super::grouping::Top| {
+        let line = |top: &Top| {
             let (account, tenant) = (clean(&top.account, NAME_CHARS), clean(&top.tenant, NAME_CHARS));
             format!("{account} ({tenant}): {} recipients, {}", number(top.recipients), severity(top.severity))
         };
@@ -338,9 +375,27 @@ impl Face {
             ("Since", storm.first_ts.to_string()),
             ("Until", storm.last_ts.to_string()),
             ("Recipients", number(storm.recipients)),
+            ("In all", storm.row.summary()),
         ];
         let kinds = storm.kinds.iter().map(|(kind, n)| format!("{} {}", number(*n), clean(kind, 64)));
         self.facts.push(("Kinds", kinds.collect::<Vec<_>>().join(", ")));
+    }
+
+    /// What all messages of a row share, and what its end says.
+    fn of_row(&mut self, row: &Row, state: IncidentState) {
+        // An alert manager ends what the anomaly's own alert began.
+        self.subject = if row.anomaly { Subject::Other } else { Subject::Storm };
+        if row.anomaly {
+            self.kind = "stream.anomaly".to_owned();
+        }
+        self.state = state;
+        self.title = if row.open > 0 {
+            format!("Told no further: {}", row.summary())
+        } else {
+            format!("Over: {}", row.summary())
+        };
+        self.since = row.first_ts;
+        self.facts = vec![("Since", row.first_ts.to_string()), ("Until", row.last_ts.to_string())];
     }
 
     fn of_digest(&mut self, digest: &Digest) {

@@ -3,16 +3,23 @@
 //! * An incident has one message while that waits: further alerts of the incident are folded into it. Once an attempt has begun
 //!   the message stays as it is, and the next alert makes a further one.
 //! * No more than [`Limits::per_minute`] (M) messages begin an incident within a minute, and no more wait. Further incidents are
-//!   folded into one storm message, with counts, the accounts that send most and a link to all alerts. A storm is gathered for
+//!   folded into one storm message, with counts, the worst accounts and a link to all alerts. A storm is gathered for
 //!   [`GATHER_MS`] before it is sent, and one follows another after [`STORM_MS`] at the earliest.
+//! * In an anomaly of the stream an incident that nobody was told of has no message of its own: after the anomaly itself its
+//!   alerts are told by storms of the anomaly, each gathered for [`ANOMALY_MS`]. So a hijack that has nothing to do with the
+//!   anomaly is counted, named where it is among the worst, and behind the link, ten minutes late at most. To be told of each
+//!   at once is what `every` endpoints are for.
+//! * What was told in storms ends with their row ([`super::storm`]): an end by itself is no message, and never a new storm's cause
+//!   to wake somebody.
 //!
-//! The bound: in any T seconds at most (M + 1) · (⌊T / 60⌋ + 1) messages begin something, however many alerts come; besides them
-//! there is at most one message for each further alert of an incident that has a message of its own.
+//! The bound: in any T seconds at most (M + 1) · (⌊T / 60⌋ + 1) messages begin something, however many alerts come, and as many
+//! rows end as begin; besides them there is at most one message for each further alert of an incident that has a message of its
+//! own.
 //!
 //! A `digest` endpoint has one message a day, into which everything is folded ([`super::digest`]).
 //!
 //! Groups are recorded (JSON) before the outbox is asked for what is due. What was restored is not folded into any more, but for
-//! a digest that is not due yet ([`Grouping::restore`]).
+//! a digest and a row's end that are not due yet ([`Grouping::restore`]).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,13 +32,18 @@ use super::digest::{DIGEST_LANE, Digest};
 use super::outbox::Outbox;
 use super::record::Delivery;
 use super::sign::webhook_id;
+use super::storm::{Row, Storm};
 
-/// The incident of every storm: they are sent in order, and refer to each other.
-pub const STORM_LANE: &str = "mailfuse-storm";
 /// How long a storm is gathered, in milliseconds.
 pub const GATHER_MS: i64 = 10_000;
 /// From one storm to the next, in milliseconds.
 pub const STORM_MS: i64 = 60_000;
+/// How long what happens in an anomaly is gathered, in milliseconds.
+pub const ANOMALY_MS: i64 = 600_000;
+/// The kind of an incident's end.
+pub(super) const CLEARED: &str = "account.cleared";
+/// A row's end comes behind all its storms.
+const END_SEQ: u64 = (1 << 53) - 1;
 /// Accounts that a storm names.
 pub const TOP_MAX: usize = 10;
 /// Kinds that a storm or a digest counts by name; further ones are `other`.
@@ -59,8 +71,8 @@ impl Default for Limits {
 pub enum Told {
     /// Nothing.
     Nothing,
-    /// It was counted in a storm.
-    InStorm,
+    /// It was counted in storms of the row with this [`Row::number`].
+    InStorm(u64),
     /// It began in the digest with this [`Digest::first_seq`].
     InDigest(u64),
     /// There was a message of its own.
@@ -92,6 +104,8 @@ pub struct News<'a> {
     pub at: Timestamp,
     /// What the endpoint knows of the incident.
     pub told: Told,
+    /// The anomaly that its incident was flagged in.
+    pub anomaly: Option<&'a str>,
     /// [`super::settings::Endpoint::not_before_ms`].
     pub not_before_ms: i64,
 }
@@ -122,7 +136,9 @@ pub enum Holds {
         alerts: Vec<String>,
     },
     /// Many incidents.
-    Storm(Storm),
+    Storm(Box<Storm>),
+    /// The end of many.
+    Row(Row),
     /// What happened in a day.
     Digest(Digest),
     /// Somebody looks after an incident.
@@ -158,99 +174,6 @@ impl Taken {
     }
 }
 
-/// Many alerts in one message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Storm {
-    /// Place of the first alert among all.
-    pub first_seq: u64,
-    /// Event time of the earliest.
-    pub first_ts: Timestamp,
-    /// Event time of the latest.
-    pub last_ts: Timestamp,
-    /// Alerts by kind.
-    pub kinds: BTreeMap<String, u64>,
-    /// Alerts that are critical.
-    pub critical: u64,
-    /// Alerts that are warnings.
-    pub warning: u64,
-    /// Recipients, summed over the alerts.
-    pub recipients: u64,
-    /// The accounts that send most, most recipients first; at most [`TOP_MAX`].
-    pub top: Vec<Top>,
-}
-
-/// An account of a storm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Top {
-    /// The account.
-    pub account: String,
-    /// The customer.
-    pub tenant: String,
-    /// Its incident.
-    pub incident: String,
-    /// How bad.
-    pub severity: Severity,
-    /// Recipients of its burst.
-    pub recipients: u64,
-}
-
-impl Storm {
-    fn of(news: &News<'_>) -> Self {
-        let mut storm = Self {
-            first_seq: news.seq,
-            first_ts: news.at,
-            last_ts: news.at,
-            kinds: BTreeMap::new(),
-            critical: 0,
-            warning: 0,
-            recipients: 0,
-            top: Vec::new(),
-        };
-        storm.count(news);
-        storm
-    }
-
-    fn count(&mut self, news: &News<'_>) {
-        self.first_seq = self.first_seq.min(news.seq);
-        (self.first_ts, self.last_ts) = (self.first_ts.min(news.at), self.last_ts.max(news.at));
-        let named = self.kinds.contains_key(news.kind) || self.kinds.len() < KINDS_MAX;
-        *self.kinds.entry(if named { news.kind } else { "other" }.to_owned()).or_default() += 1;
-        *match news.severity {
-            Severity::Critical => &mut self.critical,
-            Severity::Warning => &mut self.warning,
-        } += 1;
-        self.recipients = self.recipients.saturating_add(news.recipients);
-        if news.account.is_empty() {
-            return;
-        }
-        self.top.retain(|top| top.incident != news.incident);
-        let place = self.top.partition_point(|top| top.recipients >= news.recipients);
-        if place < TOP_MAX {
-            let (account, tenant, incident) = (news.account.into(), news.tenant.into(), news.incident.into());
-            let (severity, recipients) = (news.severity, news.recipients);
-            self.top.insert(place, Top { account, tenant, incident, severity, recipients });
-            self.top.truncate(TOP_MAX);
-        }
-    }
-
-    /// How many alerts it holds.
-    pub fn alerts(&self) -> u64 {
-        self.critical + self.warning
-    }
-
-    /// The worst of them.
-    pub fn severity(&self) -> Severity {
-        if self.critical > 0 { Severity::Critical } else { Severity::Warning }
-    }
-
-    /// Where all of them are to be seen, on a server at `base`.
-    pub fn link(&self, base: &str) -> String {
-        alerts_since(base, self.first_seq)
-    }
-}
-
 /// Where the alerts from a place on are to be seen, on a server at `base`.
 pub fn alerts_since(base: &str, first_seq: u64) -> String {
     let base = base.trim_end_matches('/');
@@ -266,9 +189,9 @@ impl Group {
         match (&self.holds, before) {
             (Holds::Incident { .. } | Holds::Taken(_), _) => Told::Itself,
             (Holds::Storm(_), Told::Itself) => Told::Itself,
-            (Holds::Storm(_), _) => Told::InStorm,
+            (Holds::Storm(storm), _) => Told::InStorm(storm.row.number),
             (Holds::Digest(digest), Told::Nothing) => Told::InDigest(digest.first_seq),
-            (Holds::Digest(_), before) => before,
+            (Holds::Digest(_) | Holds::Row(_), before) => before,
         }
     }
 }
@@ -315,11 +238,22 @@ struct Line {
     sweep_at: usize,
     /// When the last messages that begin an incident were made; at most as many as a minute may have.
     begun_ms: VecDeque<i64>,
-    storm: Option<Group>,
+    storm: Gathering,
+    /// The same of an anomaly.
+    anomaly: Gathering,
+    /// By number, the ends of rows that wait.
+    rows: BTreeMap<u64, Group>,
     digest: Option<Group>,
-    /// When the open storm has been gathered.
-    gathered_ms: i64,
-    next_storm_ms: i64,
+}
+
+/// A storm that is gathered.
+#[derive(Debug, Default)]
+struct Gathering {
+    group: Option<Group>,
+    /// When it has been gathered.
+    until_ms: i64,
+    /// When the next one may be, at the earliest.
+    next_ms: i64,
 }
 
 /// What waits at grouped endpoints and may still change.
@@ -335,8 +269,9 @@ impl Grouping {
         Self { limits, lines: BTreeMap::new() }
     }
 
-    /// Decides what becomes of an alert. `now_ms`: Unix milliseconds; `outbox`: the one that its deliveries are in.
-    pub fn add(&mut self, news: &News<'_>, now_ms: i64, outbox: &Outbox) -> Plan {
+    /// Decides what becomes of an alert: its message comes first, then what else changes with it. `now_ms`: Unix milliseconds;
+    /// `outbox`: the one that its deliveries are in.
+    pub fn add(&mut self, news: &News<'_>, now_ms: i64, outbox: &Outbox) -> Vec<Plan> {
         let limit = self.limits.per_minute;
         let line = self.lines.entry(news.endpoint.to_owned()).or_default();
         line.forget(|group| outbox.is_open(news.endpoint, &group.id));
@@ -348,13 +283,16 @@ impl Grouping {
                 alerts.push(news.alert.to_owned());
                 alerts.drain(..alerts.len().saturating_sub(ALERTS_MAX));
             }
-            return Plan::Folded { group: group.clone(), not_before_ms: news.not_before_ms };
+            return vec![Plan::Folded { group: group.clone(), not_before_ms: news.not_before_ms }];
         }
-        let ends_unnoticed = news.told == Told::InStorm && news.kind == "account.cleared";
-        if news.told == Told::Itself || (!ends_unnoticed && line.may_begin(now_ms, limit)) {
-            return line.say(news, now_ms);
+        let ends_in_row = matches!(news.told, Told::InStorm(_)) && news.kind == CLEARED;
+        let alone =
+            news.told == Told::Itself || (news.anomaly.is_none() && !ends_in_row && line.may_begin(now_ms, limit));
+        if alone {
+            let said = line.say(news, now_ms);
+            return [said].into_iter().chain(line.leave(news)).collect();
         }
-        line.storm(news, now_ms)
+        if news.kind == CLEARED { line.end(news, now_ms) } else { line.storm(news, now_ms) }
     }
 
     /// Decides what becomes of an alert at an endpoint that wants digests: [`News::not_before_ms`] is when the next one is due.
@@ -380,10 +318,15 @@ impl Grouping {
         Plan::New { delivery, group }
     }
 
-    /// Takes back a digest that was recorded before a restart and that the outbox has opened again.
+    /// Takes back a digest or a row's end that was recorded before a restart and that the outbox has opened again.
     pub fn restore(&mut self, group: &Group) {
-        if matches!(group.holds, Holds::Digest(_)) {
-            self.lines.entry(group.endpoint.clone()).or_default().digest = Some(group.clone());
+        let line = self.lines.entry(group.endpoint.clone()).or_default();
+        match &group.holds {
+            Holds::Digest(_) => line.digest = Some(group.clone()),
+            Holds::Row(row) => {
+                line.rows.insert(row.number, group.clone());
+            }
+            Holds::Incident { .. } | Holds::Storm(_) | Holds::Taken(_) => {}
         }
     }
 }
@@ -400,7 +343,10 @@ impl Line {
     /// Lets go of what may no longer change. Of further ones only now and then: there may be as many as incidents are open.
     fn forget(&mut self, is_open: impl Fn(&Group) -> bool) {
         self.begun.retain(|_, group| is_open(group));
-        self.storm = self.storm.take().filter(|group| is_open(group));
+        self.rows.retain(|_, group| is_open(group));
+        for gathering in [&mut self.storm, &mut self.anomaly] {
+            gathering.group = gathering.group.take().filter(|group| is_open(group));
+        }
         if self.further.len() >= self.sweep_at {
             self.further.retain(|_, group| is_open(group));
             self.sweep_at = 2 * self.further.len() + 64;
@@ -421,24 +367,100 @@ impl Line {
         Plan::New { delivery, group }
     }
 
-    fn storm(&mut self, news: &News<'_>, now_ms: i64) -> Plan {
-        if let Some(group) = &mut self.storm
-            && let Holds::Storm(storm) = &mut group.holds
-        {
-            storm.count(news);
-            return Plan::Folded { group: group.clone(), not_before_ms: news.not_before_ms.max(self.gathered_ms) };
+    /// The row whose storms tell of an incident by now, where there is one: its end counts.
+    fn row(&mut self, news: &News<'_>, now_ms: i64) -> Option<&mut Group> {
+        let takes = |group: &&mut Group| matches!(&group.holds, Holds::Row(row) if row.takes(news.anomaly, now_ms));
+        self.rows.values_mut().rev().find(takes)
+    }
+
+    /// Takes an incident out of the row that it was counted in: it is over, or is told elsewhere.
+    fn leave(&mut self, news: &News<'_>) -> Option<Plan> {
+        let Told::InStorm(number) = news.told else { return None };
+        let group = self.rows.get_mut(&number)?;
+        let Holds::Row(row) = &mut group.holds else { return None };
+        row.leave(news);
+        let not_before_ms = if row.open == 0 { news.not_before_ms } else { row.due.0 };
+        Some(Plan::Folded { group: group.clone(), not_before_ms })
+    }
+
+    /// The end of an incident that has no message of its own.
+    fn end(&mut self, news: &News<'_>, now_ms: i64) -> Vec<Plan> {
+        if let Some(plan) = self.leave(news) {
+            return vec![plan];
         }
-        self.gathered_ms = now_ms.saturating_add(GATHER_MS).max(self.next_storm_ms);
-        self.next_storm_ms = self.gathered_ms.saturating_add(STORM_MS);
+        if let Some(group) = self.row(news, now_ms)
+            && let Holds::Row(row) = &mut group.holds
+        {
+            row.end_of_another(news);
+            return vec![Plan::Folded { not_before_ms: row.due.0, group: group.clone() }];
+        }
+        // Its row has ended, and nothing goes on that it could be said with.
+        let mut row = Row::of(news, now_ms);
+        row.end_of_another(news);
+        vec![self.gather(news, now_ms, row)]
+    }
+
+    /// One of many: in a storm, and in its row.
+    fn storm(&mut self, news: &News<'_>, now_ms: i64) -> Vec<Plan> {
+        let (row, plan) = match self.row(news, now_ms) {
+            Some(group) => {
+                let Holds::Row(row) = &mut group.holds else { return Vec::new() };
+                if news.told == Told::InStorm(row.number) {
+                    row.worsen(news);
+                } else {
+                    row.begin(news, now_ms);
+                }
+                (row.clone(), Plan::Folded { not_before_ms: row.due.0, group: group.clone() })
+            }
+            None => self.begin_row(news, now_ms),
+        };
+        // What another row counted, this one does from now on.
+        let left = if news.told == Told::InStorm(row.number) { None } else { self.leave(news) };
+        [self.gather(news, now_ms, row), plan].into_iter().chain(left).collect()
+    }
+
+    fn begin_row(&mut self, news: &News<'_>, now_ms: i64) -> (Row, Plan) {
+        let mut row = Row::of(news, now_ms);
+        row.begin(news, now_ms);
         let delivery = Delivery {
-            id: webhook_id(news.endpoint, &format!("storm {}", news.alert)),
-            incident: STORM_LANE.to_owned(),
-            not_before_ms: news.not_before_ms.max(self.gathered_ms),
+            id: webhook_id(news.endpoint, &format!("row {}", news.alert)),
+            incident: row.incident.clone(),
+            seq: END_SEQ,
+            not_before_ms: row.due.0,
             ..every(news, now_ms)
         };
-        let holds = Holds::Storm(Storm::of(news));
+        let holds = Holds::Row(row.clone());
         let group = Group { v: 1, endpoint: delivery.endpoint.clone(), id: delivery.id.clone(), holds };
-        self.storm = Some(group.clone());
+        self.rows.insert(row.number, group.clone());
+        (row, Plan::New { delivery, group })
+    }
+
+    fn gather(&mut self, news: &News<'_>, now_ms: i64, row: Row) -> Plan {
+        let (gathering, gather_ms, apart_ms) = match news.anomaly {
+            None => (&mut self.storm, GATHER_MS, STORM_MS),
+            Some(_) => (&mut self.anomaly, ANOMALY_MS, 0),
+        };
+        if let Some(group) = &mut gathering.group
+            && let Holds::Storm(storm) = &mut group.holds
+            // An end without a row goes with whatever waits, and what begins a row takes such ends along.
+            && (storm.row.incident == row.incident || row.incidents == 0 || storm.row.incidents == 0)
+        {
+            let row = if row.incidents == 0 { storm.row.clone() } else { row };
+            storm.count(news, row);
+            let not_before_ms = news.not_before_ms.max(gathering.until_ms);
+            return Plan::Folded { group: group.clone(), not_before_ms };
+        }
+        gathering.until_ms = now_ms.saturating_add(gather_ms).max(gathering.next_ms);
+        gathering.next_ms = gathering.until_ms.saturating_add(apart_ms);
+        let delivery = Delivery {
+            id: webhook_id(news.endpoint, &format!("storm {}", news.alert)),
+            incident: row.incident.clone(),
+            not_before_ms: news.not_before_ms.max(gathering.until_ms),
+            ..every(news, now_ms)
+        };
+        let holds = Holds::Storm(Box::new(Storm::of(news, row)));
+        let group = Group { v: 1, endpoint: delivery.endpoint.clone(), id: delivery.id.clone(), holds };
+        gathering.group = Some(group.clone());
         Plan::New { delivery, group }
     }
 }

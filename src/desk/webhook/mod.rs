@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod record;
 pub mod settings;
 pub mod sign;
+pub mod storm;
 
 mod alertmanager;
 mod lane;

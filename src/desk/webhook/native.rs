@@ -1,8 +1,9 @@
 //! The body of Standard Webhooks: `{"type", "timestamp", "data"}`, and `"truncated": true` where something did not fit.
 //!
-//! `data` is the alert (`schemas/alert.schema.json`); for `grouped` the incident as it stands, or a storm; for
-//! `digest` the [`super::digest::Digest`]. Beside it, for an account that the directory knows, `customer` is what that said
-//! when the incident began ([`crate::directory::Facts`]); its `tenant` is then that of the incident, whatever the alert's is.
+//! `data` is the alert (`schemas/alert.schema.json`); for `grouped` the incident as it stands, a [`super::storm::Storm`], or the
+//! [`super::storm::Row`] of many storms that are over; for `digest` the [`super::digest::Digest`].
+//! Beside it, for an account that the directory knows, `customer` is what that said when the incident began
+//! ([`crate::directory::Facts`]); its `tenant` is then that of the incident, whatever the alert's is.
 
 use serde_json::{Map, Value, json};
 
@@ -63,6 +64,12 @@ fn data(message: &Message) -> Result<Value, serde_json::Error> {
         }),
         What::Storm(storm) => {
             let mut data = serde_json::to_value(storm)?;
+            data["severity"] = serde_json::to_value(message.severity)?;
+            data["link"] = json!(message.link);
+            data
+        }
+        What::StormOver(row) => {
+            let mut data = serde_json::to_value(row)?;
             data["severity"] = serde_json::to_value(message.severity)?;
             data["link"] = json!(message.link);
             data
@@ -133,7 +140,7 @@ fn each(message: &mut Message, change: impl Fn(&mut Alert)) {
     match &mut message.what {
         What::Alert(alert) => change(alert),
         What::Incident(incident) => incident.alerts.iter_mut().for_each(change),
-        What::Storm(_) | What::Digest(_) | What::Other { .. } => {}
+        What::Storm(_) | What::StormOver(_) | What::Digest(_) | What::Other { .. } => {}
     }
 }
 
@@ -160,7 +167,7 @@ fn names(message: &mut Message, bytes_max: usize) {
         }
     });
     match &mut message.what {
-        What::Alert(_) => {}
+        What::Alert(_) | What::StormOver(_) => {}
         What::Incident(incident) => {
             cut_json(&mut incident.account, bytes_max);
             cut_json(&mut incident.tenant, bytes_max);

@@ -138,8 +138,8 @@ pub struct Facts<'a> {
     pub kind: &'a str,
     /// How bad.
     pub severity: Severity,
-    /// Whose account; `None` where it concerns no tenant, and then it passes every choice of tenants.
-    pub tenant: Option<&'a str>,
+    /// Whose accounts it names, each of which must be chosen; where it names nobody's, it passes every choice of tenants.
+    pub tenants: &'a [&'a str],
     /// What it looks like; `None` where it has none, and then it passes every choice of patterns.
     pub pattern: Option<Pattern>,
 }
@@ -273,7 +273,7 @@ impl Endpoint {
         let chosen = |list: &[String], value: &str| list.is_empty() || list.iter().any(|one| one == value);
         !self.heartbeat
             && chosen(&self.kinds, facts.kind)
-            && facts.tenant.is_none_or(|tenant| chosen(&self.tenants, tenant))
+            && facts.tenants.iter().all(|tenant| chosen(&self.tenants, tenant))
             && (follows
                 || facts.severity >= self.min_severity
                     && facts.pattern.is_none_or(|p| self.patterns.is_empty() || self.patterns.contains(&p)))
@@ -393,13 +393,13 @@ mod tests {
         let facts = Facts {
             kind: "account.flagged",
             severity: Severity::Warning,
-            tenant: Some("t"),
+            tenants: &["t"],
             pattern: Some(Pattern::Hijack),
         };
         assert!(!e.wants(&facts, false));
         assert!(e.wants(&Facts { severity: Severity::Critical, ..facts }, false));
         assert!(!e.wants(&Facts { severity: Severity::Critical, pattern: Some(Pattern::Bulk), ..facts }, false));
         assert!(e.wants(&Facts { pattern: Some(Pattern::Bulk), ..facts }, true));
-        assert!(!e.wants(&Facts { tenant: Some("u"), ..facts }, true));
+        assert!(!e.wants(&Facts { tenants: &["t", "u"], ..facts }, true));
     }
 }
