@@ -55,9 +55,8 @@ enum Error {
     Broker(String),
     #[error("a record cannot be written: {0}; this is a bug")]
     Json(#[from] serde_json::Error),
-    /// Secrets and certificates; the text says which.
-    #[error("{0:#}")]
-    Endpoints(anyhow::Error),
+    #[error("the system gives no threads to send with: {0}")]
+    Threads(#[from] std::io::Error),
 }
 
 /// Knows whether the alerts are ours.
@@ -253,7 +252,7 @@ impl<'a> Active<'a> {
         let ours = || consumer.context().is_ours.load(Ordering::Acquire) && !shared.is_stopping();
         let place = Place { id: kafka.group.clone(), from: t.alerts.clone(), into: t.desk.clone(), partition: 0 };
         let changelog = Changelog::open(kafka, place, &ours)?;
-        let hands = Hands::new(&shared.settings).map_err(Error::Endpoints)?;
+        let hands = Hands::new(&shared.settings)?;
         let mut deliveries = Deliveries::new(&shared.settings.endpoints(), &shared.settings.link);
         let (mut book, mut clerk) = (Book::default(), Clerk::default());
         let mut records = 0u64;
