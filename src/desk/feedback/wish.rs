@@ -58,6 +58,21 @@ pub enum Wish {
     },
 }
 
+impl Wish {
+    /// The note that comes with it.
+    pub(super) fn note(&self) -> Option<&str> {
+        match self {
+            Self::Acknowledge { note, .. } | Self::Resolve { note, .. } | Self::TakeBack { note, .. } => {
+                note.as_deref()
+            }
+            Self::Note { note, .. } => Some(note),
+            Self::Decide(new) => Some(&new.note),
+            Self::Act(new) => new.note.as_deref(),
+            Self::Enable { .. } | Self::Resend { .. } => None,
+        }
+    }
+}
+
 /// What an incident was.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Asked {
