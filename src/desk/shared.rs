@@ -123,6 +123,8 @@ pub struct Shared {
     endpoints: Mutex<Vec<EndpointView>>,
     commands: (Sender<Command>, Receiver<Command>),
     index: Mutex<IndexState>,
+    /// A reader has found the file of the index damaged.
+    index_damaged: AtomicBool,
     /// The offset of the next alert to be taken.
     pub(super) alerts_next: AtomicI64,
     /// The offset up to which the index has the desk topic.
@@ -151,6 +153,7 @@ impl Shared {
             endpoints: Mutex::default(),
             commands: crossbeam_channel::bounded(64),
             index: Mutex::new(IndexState::Catching),
+            index_damaged: AtomicBool::new(false),
             alerts_next: AtomicI64::new(-1),
             index_next: AtomicI64::new(-1),
         }
@@ -221,6 +224,16 @@ impl Shared {
     pub(super) fn set_index(&self, state: IndexState) {
         self.metrics.desk_index_ok.set(i64::from(!matches!(state, IndexState::Failed { .. })));
         *self.index.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// A reader has found the file of the index damaged.
+    pub(super) fn report_damage(&self) {
+        self.index_damaged.store(true, Ordering::Release);
+    }
+
+    /// Whether one has since the last call.
+    pub(super) fn take_damage(&self) -> bool {
+        self.index_damaged.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn index(&self) -> IndexState {
