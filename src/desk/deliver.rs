@@ -1,27 +1,32 @@
 //! What the active desk has to deliver: which alerts go to which endpoint, in which message, and what is recorded of it. No I/O;
 //! time and chance are arguments.
 
+mod behind;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::feedback::record::Word;
 use super::index::query;
 use super::notice::Said;
-use super::record::{self, DELIVERY, GROUP, Record};
+use super::record::{self, BEHIND, DELIVERY, GROUP, Record};
 use super::webhook::body::{Counts, Incident, IncidentState, Message, What};
 use super::webhook::digest::CLOCKS_MS;
 use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, STORM_LANE, Taken, Told, alerts_since};
 use super::webhook::outbox::{Limits, NotAdded, Outbox};
 use super::webhook::outcome::Outcome;
-use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, EndpointRecord, State};
+use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, EndpointRecord, Last, State};
 use super::webhook::settings::{Deliver, Endpoint, Facts, Format};
 use super::webhook::sign::webhook_id;
 use crate::core::alert::{Alert, AlertKind, Severity};
 
-/// Messages that wait at an endpoint; beyond them alerts wait in their topic.
+/// Messages that wait at an endpoint; beyond them alerts wait in the desk topic until there is room.
 pub const PENDING_MAX: usize = 10_000;
 /// What a message is called that says who looks after an incident.
 pub const ACKNOWLEDGED: &str = "incident.acknowledged";
+/// What waits for an endpoint that is not configured is given up at this age, in milliseconds: while a new configuration is rolled
+/// out, a desk that has the old one may be active for a time.
+const ASTRAY_MS: i64 = 3_600_000;
 /// An alert makes at most so many messages at an endpoint.
 const ROOM: usize = 4;
 
@@ -41,6 +46,11 @@ pub struct Deliveries {
     restoring: HashMap<(String, String), DeliveryRecord>,
     /// What was delivered or is dead, by when.
     finished: BTreeSet<(i64, String, String)>,
+    /// What waits for endpoints that are not configured.
+    astray: Vec<DeliveryRecord>,
+    /// By endpoint at which too much waits, the number of the first alert that no message for it was made of. From there on it gets
+    /// everything by [`Deliveries::catch_up`], so that the order stays.
+    behind: BTreeMap<String, u64>,
 }
 
 impl Deliveries {
@@ -56,6 +66,8 @@ impl Deliveries {
             alerts: HashMap::new(),
             restoring: HashMap::new(),
             finished: BTreeSet::new(),
+            astray: Vec::new(),
+            behind: BTreeMap::new(),
         }
     }
 
@@ -69,6 +81,7 @@ impl Deliveries {
                 self.groups.insert((group.endpoint.clone(), group.id.clone()), (**group).clone());
             }
             Record::Endpoint(record) => self.outbox.restore_endpoint(record),
+            Record::Behind(record) => _ = self.behind.insert(record.endpoint.clone(), record.from),
             Record::Gone(key) => {
                 let of = |prefix| key.strip_prefix(prefix).and_then(|k| k.split_once('/'));
                 let owned = |(endpoint, id): (&str, &str)| (endpoint.to_owned(), id.to_owned());
@@ -76,6 +89,8 @@ impl Deliveries {
                     self.restoring.remove(&owned(key));
                 } else if let Some(key) = of(GROUP) {
                     self.groups.remove(&owned(key));
+                } else if let Some(endpoint) = key.strip_prefix(BEHIND) {
+                    self.behind.remove(endpoint);
                 }
             }
             _ => {}
@@ -88,10 +103,11 @@ impl Deliveries {
         let mut unknown = BTreeMap::<String, usize>::new();
         for (key, record) in std::mem::take(&mut self.restoring) {
             if record.state == State::Pending {
-                if self.outbox.restore(record) {
+                if self.outbox.restore(record.clone()) {
                     continue;
                 }
                 *unknown.entry(key.0.clone()).or_default() += 1;
+                self.astray.push(record);
             } else {
                 let finished_ms = record.last.as_ref().map_or(record.created_ms, |l| l.at_ms);
                 self.finished.insert((finished_ms, record.endpoint, record.id));
@@ -102,7 +118,7 @@ impl Deliveries {
             tracing::warn!(
                 endpoint,
                 messages,
-                "messages wait for an endpoint that is configured no more: they are not sent"
+                "messages wait for an endpoint that is configured no more: they are not sent, and given up after an hour"
             );
         }
         for group in self.groups.values().filter(|group| matches!(group.holds, Holds::Digest(_))) {
@@ -122,52 +138,71 @@ impl Deliveries {
         self.alerts.insert(said.id().to_owned(), (Arc::new(said), messages));
     }
 
-    /// An endpoint at which so much waits that no further alert can be taken.
-    pub fn full(&self) -> Option<&str> {
-        let full = |e: &&Endpoint| self.outbox.health(&e.name).is_some_and(|h| h.pending + ROOM > PENDING_MAX);
-        self.endpoints.iter().find(full).map(|e| &*e.name)
-    }
-
     /// Takes an alert with its number. `told` is what each endpoint knows of its incident, and learns of it. Returns what must be
-    /// recorded before anything is sent.
+    /// recorded before anything is sent. Endpoints at which too much waits fall behind; the others do not wait for them.
     pub fn take(&mut self, said: &Arc<Said>, n: u64, told: &mut BTreeMap<String, Told>, now_ms: i64) -> Vec<Record> {
         let mut records = Vec::new();
         for i in 0..self.endpoints.len() {
-            let endpoint = &self.endpoints[i];
-            let knows = told.get(&endpoint.name).copied().unwrap_or(Told::Nothing);
-            if !endpoint.wants(&facts(said, &kind(said)), knows != Told::Nothing) {
+            let name = &self.endpoints[i].name;
+            if self.behind.contains_key(name) || !self.wants(i, said, told) {
                 continue;
             }
-            let (name, deliver) = (endpoint.name.clone(), endpoint.deliver);
-            let not_before_ms = endpoint.not_before_ms(severity(said), now_ms);
-            let kind = kind(said);
-            let news = news(said, &name, &kind, n, knows, not_before_ms);
-            let plan = match deliver {
-                Deliver::Every => {
-                    let delivery = grouping::every(&news, now_ms);
-                    let holds =
-                        Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
-                    let group = Group { v: 1, endpoint: name.clone(), id: delivery.id.clone(), holds };
-                    Plan::New { delivery, group }
-                }
-                Deliver::Grouped => self.grouping.add(&news, now_ms, &self.outbox),
-                Deliver::Digest => self.grouping.digest(&news, now_ms, &self.outbox),
-            };
-            let (delivery, group) = match plan {
-                Plan::New { delivery, group } => (Some(delivery), group),
-                Plan::Folded { group, not_before_ms } => {
-                    let changed = self.outbox.hasten(&name, &group.id, not_before_ms);
-                    records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
-                    (None, group)
-                }
-            };
-            told.insert(name, group.tells(knows));
-            self.hold(&group, said);
-            if let Some(delivery) = delivery {
-                records.push(Record::Delivery(Box::new(self.add(delivery))));
+            if self.is_full(name) {
+                let name = name.clone();
+                records.push(self.falls_behind(&name, n));
+            } else {
+                records.extend(self.offer(i, said, n, told, now_ms));
             }
-            records.push(Record::Group(Box::new(group)));
         }
+        records
+    }
+
+    fn wants(&self, i: usize, said: &Said, told: &BTreeMap<String, Told>) -> bool {
+        let endpoint = &self.endpoints[i];
+        let knows = told.get(&endpoint.name).is_some_and(|t| *t != Told::Nothing);
+        endpoint.wants(&facts(said, &kind(said)), knows)
+    }
+
+    /// Makes an alert into a message of an endpoint, or part of one.
+    fn offer(
+        &mut self,
+        i: usize,
+        said: &Arc<Said>,
+        n: u64,
+        told: &mut BTreeMap<String, Told>,
+        now_ms: i64,
+    ) -> Vec<Record> {
+        let mut records = Vec::new();
+        let endpoint = &self.endpoints[i];
+        let knows = told.get(&endpoint.name).copied().unwrap_or(Told::Nothing);
+        let (name, deliver) = (endpoint.name.clone(), endpoint.deliver);
+        let not_before_ms = endpoint.not_before_ms(severity(said), now_ms);
+        let kind = kind(said);
+        let news = news(said, &name, &kind, n, knows, not_before_ms);
+        let plan = match deliver {
+            Deliver::Every => {
+                let delivery = grouping::every(&news, now_ms);
+                let holds = Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
+                let group = Group { v: 1, endpoint: name.clone(), id: delivery.id.clone(), holds };
+                Plan::New { delivery, group }
+            }
+            Deliver::Grouped => self.grouping.add(&news, now_ms, &self.outbox),
+            Deliver::Digest => self.grouping.digest(&news, now_ms, &self.outbox),
+        };
+        let (delivery, group) = match plan {
+            Plan::New { delivery, group } => (Some(delivery), group),
+            Plan::Folded { group, not_before_ms } => {
+                let changed = self.outbox.hasten(&name, &group.id, not_before_ms);
+                records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
+                (None, group)
+            }
+        };
+        told.insert(name, group.tells(knows));
+        self.hold(&group, said);
+        if let Some(delivery) = delivery {
+            records.push(Record::Delivery(Box::new(self.add(delivery))));
+        }
+        records.push(Record::Group(Box::new(group)));
         records
     }
 
@@ -269,6 +304,17 @@ impl Deliveries {
         self.recorded(changes, now_ms)
     }
 
+    /// Holds what waits for an endpoint whose receiver has answered a heartbeat with 410. Returns what must be recorded.
+    pub fn disable(&mut self, endpoint: &str, now_ms: i64) -> Vec<Record> {
+        let change = self.outbox.disable(endpoint, now_ms);
+        self.recorded(change.into_iter().collect(), now_ms)
+    }
+
+    /// Whether the receiver of an endpoint wants nothing (410).
+    pub fn is_disabled(&self, endpoint: &str) -> bool {
+        self.outbox.health(endpoint).is_some_and(|h| h.disabled_ms.is_some())
+    }
+
     /// Enables an endpoint again that had said 410. Empty where it was enabled, `None` where there is none.
     pub fn enable(&mut self, endpoint: &str, now_ms: i64) -> Option<Vec<Record>> {
         self.outbox.health(endpoint)?;
@@ -327,9 +373,17 @@ impl Deliveries {
         records
     }
 
-    /// Forgets what was finished before. Returns what must be recorded.
-    pub fn forget(&mut self, before_ms: i64) -> Vec<Record> {
-        let mut records = Vec::new();
+    /// Forgets what was finished before, and gives up what waits for endpoints that are not configured. Returns what must be recorded.
+    pub fn forget(&mut self, before_ms: i64, now_ms: i64) -> Vec<Record> {
+        let is_lost = |r: &mut DeliveryRecord| r.created_ms <= now_ms.saturating_sub(ASTRAY_MS);
+        let mut changes = Vec::new();
+        for mut record in self.astray.extract_if(.., is_lost) {
+            let status = record.last.as_ref().and_then(|l| l.status);
+            let error = Some("the endpoint is not configured any more".to_owned());
+            (record.state, record.last) = (State::Dead, Some(Last { at_ms: now_ms, status, error }));
+            changes.push(Change::Dead(record));
+        }
+        let mut records = self.recorded(changes, now_ms);
         while self.finished.first().is_some_and(|(at_ms, ..)| *at_ms < before_ms) {
             let Some((_, endpoint, id)) = self.finished.pop_first() else { break };
             for prefix in [DELIVERY, GROUP] {

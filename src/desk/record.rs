@@ -8,6 +8,7 @@
 //! | `group/ENDPOINT/ID` | [`Group`]: what a message is made of |
 //! | `delivery/ENDPOINT/ID` | [`DeliveryRecord`]: where it stands |
 //! | `endpoint/NAME` | [`EndpointRecord`]: whether its receiver wants anything |
+//! | `behind/NAME` | [`BehindRecord`]: which alerts it has not had yet, because too much waits there |
 //! | `decision/ID` | [`Decided`]: what somebody decided about accounts |
 //! | `audit/NUMBER` | [`Entry`]: who did what |
 //!
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use super::feedback::record::{Acted, Decided, Entry, Resolved, Word};
 use super::notice::Said;
 use super::webhook::grouping::{Group, Told};
-use super::webhook::record::{DeliveryRecord, EndpointRecord};
+use super::webhook::record::{BehindRecord, DeliveryRecord, EndpointRecord};
 use crate::core::alert::{AlertKind, Pattern, Severity};
 use crate::event::Timestamp;
 
@@ -34,6 +35,8 @@ pub const DELIVERY: &str = "delivery/";
 pub const GROUP: &str = "group/";
 /// The keys of endpoints begin so.
 pub const ENDPOINT: &str = "endpoint/";
+/// The keys of how far endpoints are behind begin so.
+pub const BEHIND: &str = "behind/";
 /// The keys of decisions begin so.
 pub const DECISION: &str = "decision/";
 /// The keys of the audit's lines begin so; the number has 20 digits.
@@ -171,6 +174,8 @@ pub enum Record {
     Delivery(Box<DeliveryRecord>),
     /// Whether an endpoint's receiver wants anything.
     Endpoint(Box<EndpointRecord>),
+    /// How far an endpoint is behind.
+    Behind(Box<BehindRecord>),
     /// What somebody decided about accounts.
     Decision(Box<Decided>),
     /// Who did what.
@@ -212,6 +217,8 @@ impl Record {
             Self::Delivery(serde_json::from_slice(value)?)
         } else if key.starts_with(ENDPOINT) {
             Self::Endpoint(serde_json::from_slice(value)?)
+        } else if key.starts_with(BEHIND) {
+            Self::Behind(serde_json::from_slice(value)?)
         } else if key.starts_with(DECISION) {
             Self::Decision(serde_json::from_slice(value)?)
         } else if key.starts_with(AUDIT) {
@@ -230,6 +237,7 @@ impl Record {
             Self::Group(group) => format!("{GROUP}{}/{}", group.endpoint, group.id),
             Self::Delivery(delivery) => format!("{DELIVERY}{}/{}", delivery.endpoint, delivery.id),
             Self::Endpoint(endpoint) => format!("{ENDPOINT}{}", endpoint.endpoint),
+            Self::Behind(behind) => format!("{BEHIND}{}", behind.endpoint),
             Self::Decision(decided) => format!("{DECISION}{}", decided.id),
             Self::Audit(entry) => format!("{AUDIT}{:020}", entry.n),
             Self::Gone(key) => key.clone(),
@@ -249,6 +257,7 @@ impl Record {
             Self::Group(group) => serde_json::to_vec(group).map(Some),
             Self::Delivery(delivery) => serde_json::to_vec(delivery).map(Some),
             Self::Endpoint(endpoint) => serde_json::to_vec(endpoint).map(Some),
+            Self::Behind(behind) => serde_json::to_vec(behind).map(Some),
             Self::Decision(decided) => serde_json::to_vec(decided).map(Some),
             Self::Audit(entry) => serde_json::to_vec(entry).map(Some),
             Self::Gone(_) | Self::Unknown => Ok(None),

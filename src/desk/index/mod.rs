@@ -296,7 +296,7 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
             t.prepare_cached("INSERT OR REPLACE INTO groups VALUES (?1, ?2, ?3)")
                 .and_then(|mut s| s.execute(params![g.endpoint, g.id, json]))
         }
-        Record::Anomaly(_) | Record::Endpoint(_) | Record::Unknown => return Ok(()),
+        Record::Anomaly(_) | Record::Endpoint(_) | Record::Behind(_) | Record::Unknown => return Ok(()),
     };
     done.map(|_| ()).map_err(failed)
 }
