@@ -244,6 +244,20 @@ fn the_index_is_made_again() {
     std::fs::copy(&copy, &database).unwrap();
     let restored = d.start_desk("one");
     check(&restored, &all);
+
+    // Damaged while it is used, where nothing is written: a question finds it.
+    for name in ["desk.sqlite", "desk.sqlite-wal"] {
+        let path = database.with_file_name(name);
+        if let Ok(length) = path.metadata().map(|m| m.len()) {
+            // In place: it is mapped.
+            let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            std::io::Write::write_all(&mut file, &vec![b'?'; length as usize]).unwrap();
+        }
+    }
+    wait_until("a question finds it", LIMIT, || restored.get("/v1/alerts").0 == 503);
+    restored.await_log("as a question to it has shown");
+    wait_until("it is seen", LIMIT, || restored.json("/v1/desk").1["index"]["state"] != "ready");
+    check(&restored, &all);
 }
 
 #[test]

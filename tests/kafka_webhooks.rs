@@ -396,36 +396,44 @@ fn a_flood_ends_in_few_messages_and_routing_chooses() {
     );
     let one = d.start("one");
     wait_until("it is active", LIMIT, || is_active(&one));
+    wait_until("its index is ready", LIMIT, || one.json("/v1/desk").1["index"]["state"] == "ready");
     let incidents = if is_campaign() { 10_000 } else { 2_000 };
     let mut all = alerts(&mut Dice(seed()), 0, incidents);
     all.retain(|a| a.kind == AlertKind::Flagged);
     let began = Instant::now();
     write(&d, &all);
+    // While it works, its pages answer.
+    let (mut answers, mut rss_bytes) = (Vec::new(), 0.0_f64);
     wait_until("all are taken", Duration::from_secs(120), || {
+        let asked = Instant::now();
+        assert_eq!(one.get("/v1/incidents?state=open&limit=50").0, 200);
+        answers.push(asked.elapsed());
+        rss_bytes = rss_bytes.max(one.metric("process_resident_memory_bytes", ""));
         one.metric("mailfuse_desk_alerts_total", "") >= all.len() as f64
     });
     let took = began.elapsed();
-    // While it works, its pages answer.
-    let mut answers: Vec<Duration> = (0..50)
-        .map(|_| {
-            let asked = Instant::now();
-            assert_eq!(one.get("/v1/incidents?state=open&limit=50").0, 200);
-            asked.elapsed()
-        })
-        .collect();
     answers.sort_unstable();
+    let p99 = answers[answers.len() * 99 / 100];
+    if is_campaign() {
+        assert!(p99 < Duration::from_millis(100), "p99 {} ms", p99.as_millis());
+    }
+    // Each of some five Kafka clients may hold 64 MB that it has fetched; the alerts themselves are some 4 kB each.
+    assert!((1.0..1e9).contains(&rss_bytes), "{rss_bytes} bytes");
     wait_until("the storm was sent", LIMIT, || grouped.taken().iter().any(|g| g.body["type"] == "storm"));
     let messages = grouped.taken();
     let minutes = began.elapsed().as_secs() as usize / 60;
     assert!(messages.len() <= 21 * (minutes + 1) + 1, "{} messages", messages.len());
     let storms = messages.iter().filter(|g| g.body["type"] == "storm").count();
     eprintln!(
-        "flood: {} alerts taken in {:.1} s, {} messages ({storms} storms), pages p50 {} ms, max {} ms",
+        "flood: {} alerts taken in {:.1} s, {} messages ({storms} storms), {} pages meanwhile, p50 {} ms, \
+         p99 {} ms, at most {:.0} MB",
         all.len(),
         took.as_secs_f64(),
         messages.len(),
+        answers.len(),
         answers[answers.len() / 2].as_millis(),
-        answers[answers.len() - 1].as_millis()
+        p99.as_millis(),
+        rss_bytes / 1e6
     );
     let ids =
         |r: &Receiver| r.taken().iter().map(|g| g.body["data"]["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
@@ -488,6 +496,28 @@ fn an_endpoint_is_tried_by_hand() {
     std::fs::write(&config, text("sekret = 1\n")).unwrap();
     let (code, said) = test(&[]);
     assert!(code == Some(2) && said.contains("sekret"), "{said}");
+}
+
+#[test]
+fn the_readmes_secret_is_one_and_without_it_the_check_says_so() {
+    let readme = include_str!("../README.md");
+    let line = readme.lines().find(|l| l.starts_with("    echo \"whsec_")).expect("the README makes a secret");
+    let folder = tempfile::tempdir().unwrap();
+    let (config, secret) = (folder.path().join("m.toml"), folder.path().join("abuse.secret"));
+    let text = format!(
+        "[[desk.webhook]]\nname = \"abuse\"\nurl = \"https://desk.example.net/\"\nsecret_file = {:?}\n",
+        secret.to_str().unwrap()
+    );
+    std::fs::write(&config, text).unwrap();
+    let check = || run_support::mailfuse().args(["config", "--check"]).arg(&config).output().unwrap();
+    let missing = check();
+    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(missing.status.code() == Some(2) && said.contains("secret_file"), "{said}");
+    let made = std::process::Command::new("sh").args(["-c", line]).current_dir(folder.path()).status().unwrap();
+    assert!(made.success());
+    Secret::parse(std::fs::read_to_string(&secret).unwrap().trim()).unwrap();
+    let checked = check();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
 /// A mail server that takes everything.

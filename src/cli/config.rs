@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{Failure, usage};
 use crate::config::{Config, REFERENCE};
+use crate::desk::sender;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -20,6 +21,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(path) => {
             let config = Config::load(path).map_err(usage)?;
             config.fingerprint_key().map_err(usage)?;
+            // A running desk goes on without; whoever asks beforehand can mend it in peace.
+            if let Some((_, why)) = sender::broken(&config.desk).into_iter().next() {
+                return Err(usage(why));
+            }
             writeln!(out, "{}: good; digest {}", path.display(), config.digest())?;
         }
     }

@@ -312,7 +312,14 @@ fn named(name: &str, value: &Option<String>) -> Option<String> {
 
 fn list(asked: &Asked, path: &str, query: &[String]) -> Result<Vec<Value>, Failure> {
     let page = ask::send(asked, Method::GET, &format!("{path}?{}", query.join("&")), None)?;
-    Ok(page["items"].as_array().cloned().unwrap_or_default())
+    let items = page["items"].as_array().cloned().unwrap_or_default();
+    if let Some(next) = page["next"].as_i64() {
+        anstream::eprintln!(
+            "these are the newest {}, there are more: narrow it down, or see {path}?before={next}",
+            items.len()
+        );
+    }
+    Ok(items)
 }
 
 fn post(asked: &Asked, incident: &str, what: &str, body: Value) -> Result<Value, Failure> {

@@ -87,6 +87,19 @@ pub(super) async fn ask<T: Send + 'static>(
     question: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
 ) -> Result<T, Problem> {
     let unavailable = |error: String, cure: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, cure);
+    // Half an index would say that there is no more.
+    match desk.shared.index() {
+        IndexState::Ready => {}
+        IndexState::Catching => {
+            return Err(unavailable(
+                "the index of this instance is being made from the topics".to_owned(),
+                "Ask again in some seconds, or another instance: /v1/desk says \"ready\" when it is done.",
+            ));
+        }
+        IndexState::Failed { why } => {
+            return Err(unavailable(why, "See /v1/desk; another instance can be asked meanwhile."));
+        }
+    }
     let (shared, asking) = (Arc::clone(&desk.shared), Arc::clone(&desk.asking));
     let answer = async move {
         let place = asking.acquire_owned().await.ok();
@@ -101,7 +114,12 @@ pub(super) async fn ask<T: Send + 'static>(
     };
     match tokio::time::timeout(ANSWER_WITHIN, answer).await {
         Ok(Ok(Ok(answer))) => Ok(answer),
-        Ok(Ok(Err(e))) => Err(unavailable(e.to_string(), "See /v1/desk; another instance can be asked meanwhile.")),
+        Ok(Ok(Err(e))) => {
+            if e.is_damaged() {
+                desk.shared.report_damage();
+            }
+            Err(unavailable(e.to_string(), "See /v1/desk; another instance can be asked meanwhile."))
+        }
         Ok(Err(e)) => {
             tracing::error!("an answer over HTTP failed: {e}");
             let cure = "A defect of mailfuse: please report it, with the log.";

@@ -22,8 +22,8 @@ pub const INCIDENTS_MAX: usize = 200_000;
 #[derive(Debug, Default)]
 pub struct Book {
     incidents: HashMap<String, Incident>,
-    /// Id of each notice, with when it was taken.
-    notices: HashMap<String, i64>,
+    /// Id of each notice, with its number and when it was taken.
+    notices: HashMap<String, (u64, i64)>,
     groups: Groups,
     directory: Arc<Directory>,
     /// The number of the next alert.
@@ -128,9 +128,9 @@ impl Book {
         if self.notices.contains_key(&notice.id) {
             return None;
         }
-        self.notices.insert(notice.id.clone(), now_ms);
         let n = self.next;
         self.next += 1;
+        self.notices.insert(notice.id.clone(), (n, now_ms));
         Some(Record::Alert(Box::new(Kept { v: 1, n, taken_ms: now_ms, alert: Said::Fleet(Box::new(notice)) })))
     }
 
@@ -165,7 +165,7 @@ impl Book {
             Record::Alert(kept) => {
                 self.next = self.next.max(kept.n + 1);
                 if let Said::Fleet(notice) = kept.alert {
-                    self.notices.insert(notice.id, kept.taken_ms);
+                    self.notices.insert(notice.id, (kept.n, kept.taken_ms));
                 }
             }
             Record::Incident(incident) => {
@@ -199,9 +199,12 @@ impl Book {
         }
     }
 
-    /// Forgets what has been over since before `before_ms`, and what is too much. Returns what must be written.
+    /// Forgets what has been over since before `before_ms`, and what is too much. Returns what must be written. The alert with the
+    /// highest number stays: whoever restores the book goes on behind it, so that no number comes twice.
     pub fn forget(&mut self, before_ms: i64) -> Vec<Record> {
-        let over = |i: &&Incident| i.state == State::Over;
+        let next = self.next;
+        let is_last = |n: u64| n + 1 == next;
+        let over = |i: &&Incident| i.state == State::Over && !i.alerts.iter().any(|s| is_last(s.n));
         let mut gone: Vec<String> =
             self.incidents.values().filter(over).filter(|i| i.updated_ms < before_ms).map(|i| i.id.clone()).collect();
         let rest = self.incidents.len() - gone.len();
@@ -224,10 +227,23 @@ impl Book {
             records.push(Record::Gone(format!("{INCIDENT}{id}")));
         }
         let mut notices: Vec<String> =
-            self.notices.extract_if(|_, taken_ms| *taken_ms < before_ms).map(|n| n.0).collect();
+            self.notices.extract_if(|_, (n, taken_ms)| *taken_ms < before_ms && !is_last(*n)).map(|n| n.0).collect();
         notices.sort_unstable();
         records.extend(notices.into_iter().map(|id| Record::Gone(format!("{ALERT}{id}"))));
         records
+    }
+
+    /// The number of the next alert.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether an alert is known, and not forgotten.
+    pub fn has(&self, said: &Said) -> bool {
+        match said {
+            Said::Account(alert) => self.incidents.contains_key(&alert.incident),
+            Said::Fleet(notice) => self.notices.contains_key(&notice.id),
+        }
     }
 
     /// One incident.
@@ -328,6 +344,7 @@ impl Incident {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::desk::record::ANOMALY;
     use crate::event::Timestamp;
 
     /// A flag of an account of its own, at a time.
@@ -394,10 +411,37 @@ pub(super) mod tests {
         book.take(alert(AlertKind::Flagged, 1), 0, "");
         assert_eq!(book.forget(i64::MAX), []);
         book.take(alert(AlertKind::Cleared, 1), 5, "");
+        // Another one has the highest number now.
+        book.take(alert(AlertKind::Flagged, 2), 5, "");
         assert_eq!(book.forget(5), []);
         let gone = book.forget(6);
         let keys: Vec<String> = gone.iter().map(Record::key).collect();
         assert_eq!(keys, ["alert/a-1-Flagged", "alert/a-1-Cleared", "incident/i-1"]);
-        assert!(book.is_empty());
+        assert_eq!(book.len(), 1);
+    }
+
+    #[test]
+    fn no_number_comes_twice_however_much_was_forgotten() {
+        let mut book = Book::default();
+        let mut topic = Vec::new();
+        for n in 0..20 {
+            topic.extend(book.take(alert(AlertKind::Flagged, n), 1, "").records);
+            topic.extend(book.take(alert(AlertKind::Cleared, n), 2, "").records);
+        }
+        topic.extend(book.forget(i64::MAX));
+        // As compaction leaves it.
+        let mut left = std::collections::BTreeMap::new();
+        for record in topic {
+            match record {
+                Record::Gone(key) => _ = left.remove(&key),
+                record => _ = left.insert(record.key(), record),
+            }
+        }
+        left.remove(ANOMALY);
+        assert_eq!(left.len(), 3, "two alerts and their incident: {:?}", left.keys());
+        let mut restored = Book::default();
+        left.into_values().for_each(|record| restored.restore(record));
+        let records = restored.take(alert(AlertKind::Flagged, 99), 3, "").records;
+        assert!(records.iter().any(|r| matches!(r, Record::Alert(kept) if kept.n == 40)), "{records:?}");
     }
 }

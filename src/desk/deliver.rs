@@ -1,6 +1,9 @@
 //! What the active desk has to deliver: which alerts go to which endpoint, in which message, and what is recorded of it. No I/O;
 //! time and chance are arguments.
 
+mod behind;
+mod said;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -8,23 +11,27 @@ use super::book::About;
 use super::feedback::record::Word;
 use super::index::query;
 use super::notice::{NoticeKind, Said};
-use super::record::{self, DELIVERY, GROUP, Record};
+use super::record::{self, BEHIND, DELIVERY, GROUP, Record};
 use super::webhook::body::{Counts, Incident, IncidentState, Message, What};
 use super::webhook::digest::CLOCKS_MS;
 use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, Taken, Told, alerts_since};
 use super::webhook::outbox::{Limits, NotAdded, Outbox};
 use super::webhook::outcome::Outcome;
-use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, EndpointRecord, State};
+use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, EndpointRecord, Last, State};
 use super::webhook::settings::{Deliver, Endpoint, Facts, Format};
 use super::webhook::sign::webhook_id;
 use super::webhook::storm::incidents_of;
 use crate::core::alert::{Alert, AlertKind, Severity};
 use crate::directory::Facts as Customer;
+use said::{facts, incident, kind, news, severity};
 
-/// Messages that wait at an endpoint; beyond them alerts wait in their topic.
+/// Messages that wait at an endpoint; beyond them alerts wait in the desk topic until there is room.
 pub const PENDING_MAX: usize = 10_000;
 /// What a message is called that says who looks after an incident.
 pub const ACKNOWLEDGED: &str = "incident.acknowledged";
+/// What waits for an endpoint that is not configured is given up at this age, in milliseconds: while a new configuration is rolled
+/// out, a desk that has the old one may be active for a time.
+const ASTRAY_MS: i64 = 3_600_000;
 /// An alert makes at most so many messages at an endpoint.
 const ROOM: usize = 4;
 
@@ -44,6 +51,11 @@ pub struct Deliveries {
     restoring: HashMap<(String, String), DeliveryRecord>,
     /// What was delivered or is dead, by when.
     finished: BTreeSet<(i64, String, String)>,
+    /// What waits for endpoints that are not configured.
+    astray: Vec<DeliveryRecord>,
+    /// By endpoint at which too much waits, the number of the first alert that no message for it was made of. From there on it gets
+    /// everything by [`Deliveries::catch_up`], so that the order stays.
+    behind: BTreeMap<String, u64>,
 }
 
 impl Deliveries {
@@ -59,6 +71,8 @@ impl Deliveries {
             alerts: HashMap::new(),
             restoring: HashMap::new(),
             finished: BTreeSet::new(),
+            astray: Vec::new(),
+            behind: BTreeMap::new(),
         }
     }
 
@@ -72,6 +86,7 @@ impl Deliveries {
                 self.groups.insert((group.endpoint.clone(), group.id.clone()), (**group).clone());
             }
             Record::Endpoint(record) => self.outbox.restore_endpoint(record),
+            Record::Behind(record) => _ = self.behind.insert(record.endpoint.clone(), record.from),
             Record::Gone(key) => {
                 let of = |prefix| key.strip_prefix(prefix).and_then(|k| k.split_once('/'));
                 let owned = |(endpoint, id): (&str, &str)| (endpoint.to_owned(), id.to_owned());
@@ -79,6 +94,8 @@ impl Deliveries {
                     self.restoring.remove(&owned(key));
                 } else if let Some(key) = of(GROUP) {
                     self.groups.remove(&owned(key));
+                } else if let Some(endpoint) = key.strip_prefix(BEHIND) {
+                    self.behind.remove(endpoint);
                 }
             }
             _ => {}
@@ -91,10 +108,11 @@ impl Deliveries {
         let mut unknown = BTreeMap::<String, usize>::new();
         for (key, record) in std::mem::take(&mut self.restoring) {
             if record.state == State::Pending {
-                if self.outbox.restore(record) {
+                if self.outbox.restore(record.clone()) {
                     continue;
                 }
                 *unknown.entry(key.0.clone()).or_default() += 1;
+                self.astray.push(record);
             } else {
                 let finished_ms = record.last.as_ref().map_or(record.created_ms, |l| l.at_ms);
                 self.finished.insert((finished_ms, record.endpoint, record.id));
@@ -105,7 +123,7 @@ impl Deliveries {
             tracing::warn!(
                 endpoint,
                 messages,
-                "messages wait for an endpoint that is configured no more: they are not sent"
+                "messages wait for an endpoint that is configured no more: they are not sent, and given up after an hour"
             );
         }
         for group in self.groups.values().filter(|group| matches!(group.holds, Holds::Digest(_) | Holds::Row(_))) {
@@ -125,14 +143,8 @@ impl Deliveries {
         self.alerts.insert(said.id().to_owned(), (Arc::new(said), messages));
     }
 
-    /// An endpoint at which so much waits that no further alert can be taken.
-    pub fn full(&self) -> Option<&str> {
-        let full = |e: &&Endpoint| self.outbox.health(&e.name).is_some_and(|h| h.pending + ROOM > PENDING_MAX);
-        self.endpoints.iter().find(full).map(|e| &*e.name)
-    }
-
     /// Takes an alert with its number. `told` is what each endpoint knows of its incident, and learns of it. Returns what must be
-    /// recorded before anything is sent.
+    /// recorded before anything is sent. Endpoints at which too much waits fall behind; the others do not wait for them.
     pub fn take(
         &mut self,
         said: &Arc<Said>,
@@ -142,47 +154,73 @@ impl Deliveries {
         now_ms: i64,
     ) -> Vec<Record> {
         let mut records = Vec::new();
-        let tenants: Vec<&str> = about.tenants.iter().map(String::as_str).collect();
         for i in 0..self.endpoints.len() {
-            let endpoint = &self.endpoints[i];
-            let knows = told.get(&endpoint.name).copied().unwrap_or(Told::Nothing);
-            if !endpoint.wants(&facts(said, &kind(said), &tenants), knows != Told::Nothing) {
+            let name = &self.endpoints[i].name;
+            if self.behind.contains_key(name) || !self.wants(i, said, about, told) {
                 continue;
             }
-            let (name, deliver) = (endpoint.name.clone(), endpoint.deliver);
-            let not_before_ms = endpoint.not_before_ms(severity(said), now_ms);
-            let kind = kind(said);
-            let tenant = tenants.first().filter(|_| matches!(**said, Said::Account(_))).copied().unwrap_or_default();
-            let anomaly = about.anomaly.as_deref();
-            let news = News { anomaly, tenant, ..news(said, &name, &kind, n, knows, not_before_ms) };
-            let plans = match deliver {
-                Deliver::Every => {
-                    let delivery = grouping::every(&news, now_ms);
-                    let holds =
-                        Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
-                    let group = Group { v: 1, endpoint: name.clone(), id: delivery.id.clone(), holds };
-                    vec![Plan::New { delivery, group }]
-                }
-                Deliver::Grouped => self.grouping.add(&news, now_ms, &self.outbox),
-                Deliver::Digest => vec![self.grouping.digest(&news, now_ms, &self.outbox)],
-            };
-            let message = plans.first().map(|(Plan::New { group, .. } | Plan::Folded { group, .. })| group);
-            told.insert(name, message.map_or(knows, |group| group.tells(knows)));
-            for plan in plans {
-                let (delivery, group) = match plan {
-                    Plan::New { delivery, group } => (Some(delivery), group),
-                    Plan::Folded { group, not_before_ms } => {
-                        let changed = self.outbox.hasten(&group.endpoint, &group.id, not_before_ms);
-                        records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
-                        (None, group)
-                    }
-                };
-                self.hold(&group, said);
-                if let Some(delivery) = delivery {
-                    records.push(Record::Delivery(Box::new(self.add(delivery))));
-                }
-                records.push(Record::Group(Box::new(group)));
+            if self.is_full(name) {
+                let name = name.clone();
+                records.push(self.falls_behind(&name, n));
+            } else {
+                records.extend(self.offer(i, said, n, about, told, now_ms));
             }
+        }
+        records
+    }
+
+    fn wants(&self, i: usize, said: &Said, about: &About, told: &BTreeMap<String, Told>) -> bool {
+        let endpoint = &self.endpoints[i];
+        let knows = told.get(&endpoint.name).is_some_and(|t| *t != Told::Nothing);
+        let tenants: Vec<&str> = about.tenants.iter().map(String::as_str).collect();
+        endpoint.wants(&facts(said, &kind(said), &tenants), knows)
+    }
+
+    /// Makes an alert into a message of an endpoint, or part of one.
+    fn offer(
+        &mut self,
+        i: usize,
+        said: &Arc<Said>,
+        n: u64,
+        about: &About,
+        told: &mut BTreeMap<String, Told>,
+        now_ms: i64,
+    ) -> Vec<Record> {
+        let mut records = Vec::new();
+        let endpoint = &self.endpoints[i];
+        let knows = told.get(&endpoint.name).copied().unwrap_or(Told::Nothing);
+        let (name, deliver) = (endpoint.name.clone(), endpoint.deliver);
+        let not_before_ms = endpoint.not_before_ms(severity(said), now_ms);
+        let kind = kind(said);
+        let tenant = about.tenants.first().filter(|_| matches!(**said, Said::Account(_))).map_or("", |t| t);
+        let anomaly = about.anomaly.as_deref();
+        let news = News { anomaly, tenant, ..news(said, &name, &kind, n, knows, not_before_ms) };
+        let plans = match deliver {
+            Deliver::Every => {
+                let delivery = grouping::every(&news, now_ms);
+                let holds = Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
+                let group = Group { v: 1, endpoint: name.clone(), id: delivery.id.clone(), holds };
+                vec![Plan::New { delivery, group }]
+            }
+            Deliver::Grouped => self.grouping.add(&news, now_ms, &self.outbox),
+            Deliver::Digest => vec![self.grouping.digest(&news, now_ms, &self.outbox)],
+        };
+        let message = plans.first().map(|(Plan::New { group, .. } | Plan::Folded { group, .. })| group);
+        told.insert(name, message.map_or(knows, |group| group.tells(knows)));
+        for plan in plans {
+            let (delivery, group) = match plan {
+                Plan::New { delivery, group } => (Some(delivery), group),
+                Plan::Folded { group, not_before_ms } => {
+                    let changed = self.outbox.hasten(&group.endpoint, &group.id, not_before_ms);
+                    records.extend(changed.map(|r| Record::Delivery(Box::new(r))));
+                    (None, group)
+                }
+            };
+            self.hold(&group, said);
+            if let Some(delivery) = delivery {
+                records.push(Record::Delivery(Box::new(self.add(delivery))));
+            }
+            records.push(Record::Group(Box::new(group)));
         }
         records
     }
@@ -292,6 +330,17 @@ impl Deliveries {
         self.recorded(changes, now_ms)
     }
 
+    /// Holds what waits for an endpoint whose receiver has answered a heartbeat with 410. Returns what must be recorded.
+    pub fn disable(&mut self, endpoint: &str, now_ms: i64) -> Vec<Record> {
+        let change = self.outbox.disable(endpoint, now_ms);
+        self.recorded(change.into_iter().collect(), now_ms)
+    }
+
+    /// Whether the receiver of an endpoint wants nothing (410).
+    pub fn is_disabled(&self, endpoint: &str) -> bool {
+        self.outbox.health(endpoint).is_some_and(|h| h.disabled_ms.is_some())
+    }
+
     /// Enables an endpoint again that had said 410. Empty where it was enabled, `None` where there is none.
     pub fn enable(&mut self, endpoint: &str, now_ms: i64) -> Option<Vec<Record>> {
         self.outbox.health(endpoint)?;
@@ -350,9 +399,17 @@ impl Deliveries {
         records
     }
 
-    /// Forgets what was finished before. Returns what must be recorded.
-    pub fn forget(&mut self, before_ms: i64) -> Vec<Record> {
-        let mut records = Vec::new();
+    /// Forgets what was finished before, and gives up what waits for endpoints that are not configured. Returns what must be recorded.
+    pub fn forget(&mut self, before_ms: i64, now_ms: i64) -> Vec<Record> {
+        let is_lost = |r: &mut DeliveryRecord| r.created_ms <= now_ms.saturating_sub(ASTRAY_MS);
+        let mut changes = Vec::new();
+        for mut record in self.astray.extract_if(.., is_lost) {
+            let status = record.last.as_ref().and_then(|l| l.status);
+            let error = Some("the endpoint is not configured any more".to_owned());
+            (record.state, record.last) = (State::Dead, Some(Last { at_ms: now_ms, status, error }));
+            changes.push(Change::Dead(record));
+        }
+        let mut records = self.recorded(changes, now_ms);
         while self.finished.first().is_some_and(|(at_ms, ..)| *at_ms < before_ms) {
             let Some((_, endpoint, id)) = self.finished.pop_first() else { break };
             for prefix in [DELIVERY, GROUP] {
@@ -506,69 +563,5 @@ fn alerts_of(group: &Group) -> std::slice::Iter<'_, String> {
     match &group.holds {
         Holds::Incident { alerts, .. } => alerts.iter(),
         Holds::Storm(_) | Holds::Row(_) | Holds::Digest(_) | Holds::Taken(_) => [].iter(),
-    }
-}
-
-fn incident(last: &Alert, alerts: &[&Alert]) -> Incident {
-    let burst = alerts.iter().rev().find_map(|a| a.burst.as_ref());
-    let over = alerts.iter().any(|a| a.kind == AlertKind::Cleared);
-    Incident {
-        account: last.account.clone(),
-        tenant: last.tenant.clone(),
-        state: if over { IncidentState::Cleared } else { IncidentState::Open },
-        alerts: alerts.iter().map(|a| (*a).clone()).collect(),
-        counts: Counts {
-            alerts: alerts.len() as u64,
-            messages: burst.map_or(0, |b| b.messages),
-            recipients: burst.map_or(0, |b| b.recipients),
-            new_recipients: burst.map_or(0, |b| b.new_recipients),
-            bounced: burst.map_or(0, |b| b.bounced),
-        },
-    }
-}
-
-fn kind(said: &Said) -> String {
-    let value = match said {
-        Said::Account(alert) => serde_json::to_value(alert.kind),
-        Said::Fleet(notice) => serde_json::to_value(notice.kind),
-    };
-    value.ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-fn severity(said: &Said) -> Severity {
-    match said {
-        Said::Account(alert) => alert.severity,
-        Said::Fleet(notice) => notice.severity,
-    }
-}
-
-fn facts<'a>(said: &Said, kind: &'a str, tenants: &'a [&'a str]) -> Facts<'a> {
-    let pattern = match said {
-        Said::Account(alert) => Some(alert.pattern),
-        Said::Fleet(_) => None,
-    };
-    Facts { kind, severity: severity(said), tenants, pattern }
-}
-
-fn news<'a>(said: &'a Said, endpoint: &'a str, kind: &'a str, n: u64, told: Told, not_before_ms: i64) -> News<'a> {
-    let (account, recipients, at) = match said {
-        Said::Account(a) => (&*a.account, a.burst.as_ref().map_or(0, |b| b.recipients), a.ts),
-        Said::Fleet(n) => (n.account.as_deref().unwrap_or(""), 0, n.ts),
-    };
-    News {
-        endpoint,
-        alert: said.id(),
-        incident: said.incident(),
-        kind,
-        severity: severity(said),
-        account,
-        tenant: "",
-        recipients,
-        seq: n,
-        at,
-        // What sums up a storm does not drown in it.
-        told: if matches!(said, Said::Fleet(_)) { Told::Itself } else { told },
-        anomaly: None,
-        not_before_ms,
     }
 }

@@ -28,8 +28,10 @@ const RECIPIENTS: u16 = 4;
 const REFUSED: u16 = 3;
 /// Attempts of beats are numbered from here on, those of the outbox stay below.
 const FIRST_ATTEMPT: u64 = 1 << 63;
-/// From an attempt that failed to the next, in milliseconds.
+/// From the first attempt that failed to the next, in milliseconds; doubled after each.
 const AGAIN_MS: i64 = 5_000;
+/// The longest time between attempts, in milliseconds, unless the receiver names a longer one.
+const AGAIN_MS_MAX: i64 = 80_000;
 
 /// A record for the events topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +67,8 @@ struct Telling {
     endpoint: String,
     message: Message,
     next_ms: i64,
+    /// From an attempt that fails to the next.
+    wait_ms: i64,
     /// The number of the attempt that is under way.
     attempt: Option<u64>,
 }
@@ -149,7 +153,13 @@ impl Heart {
         self.tellings = self
             .endpoints
             .iter()
-            .map(|e| Telling { endpoint: e.clone(), message: message(e), next_ms: now_ms, attempt: None })
+            .map(|e| Telling {
+                endpoint: e.clone(),
+                message: message(e),
+                next_ms: now_ms,
+                wait_ms: AGAIN_MS,
+                attempt: None,
+            })
             .collect();
         Some(News::Complete(slowest))
     }
@@ -179,12 +189,18 @@ impl Heart {
         attempt > FIRST_ATTEMPT
     }
 
-    /// Takes how an attempt ended: one that failed is tried again until the interval is over.
+    /// Takes how an attempt ended: one that failed is tried again until the interval is over, not before the receiver wants that. One
+    /// that wants nothing more is not asked again.
     pub fn done(&mut self, attempt: u64, outcome: &Outcome, now_ms: i64) {
-        let delivered = matches!(outcome, Outcome::Delivered { .. });
-        self.tellings.retain(|t| !(delivered && t.attempt == Some(attempt)));
+        let is_over = matches!(outcome, Outcome::Delivered { .. } | Outcome::Gone);
+        self.tellings.retain(|t| !(is_over && t.attempt == Some(attempt)));
+        let after_ms = match outcome {
+            Outcome::Retry { after: Some(after), .. } => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+            _ => 0,
+        };
         for telling in self.tellings.iter_mut().filter(|t| t.attempt == Some(attempt)) {
-            (telling.attempt, telling.next_ms) = (None, now_ms.saturating_add(AGAIN_MS));
+            (telling.attempt, telling.next_ms) = (None, now_ms.saturating_add(telling.wait_ms.max(after_ms)));
+            telling.wait_ms = (telling.wait_ms * 2).min(AGAIN_MS_MAX);
         }
     }
 }
@@ -299,7 +315,17 @@ mod tests {
         assert!(heart.due(second + 200 + AGAIN_MS - 1).is_empty());
         let again = heart.due(second + 200 + AGAIN_MS);
         assert_eq!((again.len(), &again[0].1), (1, &due[0].1));
-        heart.done(again[0].0.attempt, &down, second + 300 + AGAIN_MS);
+        let failed = second + 300 + AGAIN_MS;
+        heart.done(again[0].0.attempt, &down, failed);
+        assert!(heart.due(failed + 2 * AGAIN_MS - 1).is_empty(), "it waits twice as long");
+        let third = heart.due(failed + 2 * AGAIN_MS);
+        let busy =
+            Outcome::Retry { status: Some(429), after: Some(std::time::Duration::from_secs(30)), why: "429".into() };
+        heart.done(third[0].0.attempt, &busy, failed + 2 * AGAIN_MS);
+        assert!(heart.due(failed + 2 * AGAIN_MS + 29_999).is_empty(), "it wants to be left alone");
+        let fourth = heart.due(failed + 2 * AGAIN_MS + 30_000);
+        heart.done(fourth[0].0.attempt, &Outcome::Gone, failed + 2 * AGAIN_MS + 30_000);
+        assert!(heart.due(second + MINUTE_MS - 1).is_empty(), "it wants nothing more");
         // It is not told after its time.
         assert_eq!(heart.end(second + MINUTE_MS), None);
         assert!(heart.due(second + 2 * MINUTE_MS).is_empty());

@@ -83,13 +83,10 @@ impl Desk {
     /// Begins. What is missing or away is waited for, with a word in the log: the detector beside it must not stop for that.
     ///
     /// # Errors
-    /// Where the system gives no thread or no temporary folder, or the secret of an endpoint cannot be had.
+    /// Where the system gives no thread or no temporary folder.
     pub fn start(options: &Options<'_>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
-        for endpoint in &options.settings.webhook {
-            sender::keys(endpoint)?;
-        }
-        for mailbox in &options.settings.mail {
-            sender::mailer(mailbox)?;
+        for (endpoint, why) in sender::broken(options.settings) {
+            tracing::error!(endpoint, "nothing can be sent to it, what is for it waits: {why:#}");
         }
         let (path, folder) = if options.settings.database.is_empty() {
             let folder = tempfile::Builder::new().prefix("mailfuse-desk-").tempdir();

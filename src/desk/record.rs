@@ -8,6 +8,7 @@
 //! | `group/ENDPOINT/ID` | [`Group`]: what a message is made of |
 //! | `delivery/ENDPOINT/ID` | [`DeliveryRecord`]: where it stands |
 //! | `endpoint/NAME` | [`EndpointRecord`]: whether its receiver wants anything |
+//! | `behind/NAME` | [`BehindRecord`]: which alerts it has not had yet, because too much waits there |
 //! | `decision/ID` | [`Decided`]: what somebody decided about accounts |
 //! | `rename/ACCOUNT` | [`Renamed`]: an account that has another name, by the new one |
 //! | `audit/NUMBER` | [`Entry`]: who did what |
@@ -24,7 +25,7 @@ use super::feedback::record::{Acted, Decided, Entry, Resolved, Word};
 use super::notice::Said;
 use super::renames::Renamed;
 use super::webhook::grouping::{Group, Told};
-use super::webhook::record::{DeliveryRecord, EndpointRecord};
+use super::webhook::record::{BehindRecord, DeliveryRecord, EndpointRecord};
 use crate::core::alert::{AlertKind, Pattern, Severity};
 use crate::directory::Facts;
 use crate::event::Timestamp;
@@ -41,6 +42,8 @@ pub const DELIVERY: &str = "delivery/";
 pub const GROUP: &str = "group/";
 /// The keys of endpoints begin so.
 pub const ENDPOINT: &str = "endpoint/";
+/// The keys of how far endpoints are behind begin so.
+pub const BEHIND: &str = "behind/";
 /// The keys of decisions begin so.
 pub const DECISION: &str = "decision/";
 /// The keys of renames begin so.
@@ -193,6 +196,8 @@ pub enum Record {
     Delivery(Box<DeliveryRecord>),
     /// Whether an endpoint's receiver wants anything.
     Endpoint(Box<EndpointRecord>),
+    /// How far an endpoint is behind.
+    Behind(Box<BehindRecord>),
     /// What somebody decided about accounts.
     Decision(Box<Decided>),
     /// An account that has another name.
@@ -240,6 +245,8 @@ impl Record {
             Self::Delivery(serde_json::from_slice(value)?)
         } else if key.starts_with(ENDPOINT) {
             Self::Endpoint(serde_json::from_slice(value)?)
+        } else if key.starts_with(BEHIND) {
+            Self::Behind(serde_json::from_slice(value)?)
         } else if key.starts_with(DECISION) {
             Self::Decision(serde_json::from_slice(value)?)
         } else if key.starts_with(RENAME) {
@@ -264,6 +271,7 @@ impl Record {
             Self::Group(group) => format!("{GROUP}{}/{}", group.endpoint, group.id),
             Self::Delivery(delivery) => format!("{DELIVERY}{}/{}", delivery.endpoint, delivery.id),
             Self::Endpoint(endpoint) => format!("{ENDPOINT}{}", endpoint.endpoint),
+            Self::Behind(behind) => format!("{BEHIND}{}", behind.endpoint),
             Self::Decision(decided) => format!("{DECISION}{}", decided.id),
             Self::Renamed(renamed) => format!("{RENAME}{}", renamed.to),
             Self::Audit(entry) => format!("{AUDIT}{:020}", entry.n),
@@ -286,6 +294,7 @@ impl Record {
             Self::Group(group) => serde_json::to_vec(group).map(Some),
             Self::Delivery(delivery) => serde_json::to_vec(delivery).map(Some),
             Self::Endpoint(endpoint) => serde_json::to_vec(endpoint).map(Some),
+            Self::Behind(behind) => serde_json::to_vec(behind).map(Some),
             Self::Decision(decided) => serde_json::to_vec(decided).map(Some),
             Self::Renamed(renamed) => serde_json::to_vec(renamed).map(Some),
             Self::Audit(entry) => serde_json::to_vec(entry).map(Some),

@@ -1,6 +1,9 @@
 //! The active desk: takes alerts, and writes what they amount to. One loop; it ends when the desk does, and begins anew from the
 //! topics whenever something goes wrong.
 
+mod catch_up;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +16,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
 use super::book::Book;
-use super::deliver::{Deliveries, PENDING_MAX};
+use super::deliver::Deliveries;
 use super::exposed::Exposed;
 use super::feedback::clerk::{Clerk, Control, NoControl};
 use super::heartbeat::Heart;
@@ -25,6 +28,8 @@ use super::record::{ALERT, Record};
 use super::renames::NEW_MS;
 use super::sender::{Hands, chance};
 use super::shared::{self, Role, Shared};
+use super::webhook::outcome::Outcome;
+use super::webhook::record::State;
 use crate::directory::Directory;
 use crate::kafka::changelog::{self, Changelog, Place};
 use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain};
@@ -62,11 +67,8 @@ enum Error {
     Broker(String),
     #[error("a record cannot be written: {0}; this is a bug")]
     Json(#[from] serde_json::Error),
-    /// Secrets and certificates; the text says which.
-    #[error("{0:#}")]
-    Endpoints(anyhow::Error),
-    #[error("no thread: {0}")]
-    Thread(std::io::Error),
+    #[error("the system gives no threads to send with: {0}")]
+    Threads(#[from] std::io::Error),
 }
 
 /// Knows whether the alerts are ours.
@@ -186,11 +188,13 @@ fn work(shared: &Shared) -> Result<(), Error> {
             }
         }
         active.hear();
-        active.hold_back(&consumer);
         if active.taken >= BATCH || active.clerk.has_news() || (is_idle && (active.has_news() || active.is_due())) {
             active.write(&consumer)?;
         }
         // Nothing is sent before it is recorded that it is to be sent.
+        if !active.has_news() {
+            active.catch_up(&consumer)?;
+        }
         if !active.has_news() {
             active.send();
         }
@@ -247,8 +251,10 @@ struct Active<'a> {
     /// The directory whose renames were taken, and when.
     followed: (Arc<Directory>, Instant),
     pulse: Option<Pulse<'a>>,
-    /// Alerts are not taken, because too much waits to be delivered.
-    is_held_back: bool,
+    /// Where in the desk topic the next alert stands for each endpoint that is behind.
+    places: BTreeMap<String, i64>,
+    /// When it was looked there.
+    looked: Instant,
     /// When it is looked at the deliveries again.
     shown: Instant,
     /// Alerts since the last one.
@@ -266,13 +272,13 @@ impl<'a> Active<'a> {
         let ours = || consumer.context().is_ours.load(Ordering::Acquire) && !shared.is_stopping();
         let place = Place { id: kafka.group.clone(), from: t.alerts.clone(), into: t.desk.clone(), partition: 0 };
         let changelog = Changelog::open(kafka, place, &ours)?;
-        let hands = Hands::new(&shared.settings).map_err(Error::Endpoints)?;
+        let hands = Hands::new(&shared.settings)?;
         let mut deliveries = Deliveries::new(&shared.settings.endpoints(), &shared.settings.link);
         let (mut book, mut clerk) = (Book::default(), Clerk::default());
         // Without pools there is nothing to pull, and nobody needs the topic.
         let exposure: Box<dyn Exposure> = match shared.relays.pool.is_empty() {
             true => Box::<Unexposed>::default(),
-            false => Box::new(Exposed::start(kafka, &shared.relays).map_err(Error::Thread)?),
+            false => Box::new(Exposed::start(kafka, &shared.relays)?),
         };
         let mut relays = Measures::new(&shared.relays, exposure, BY);
         let mut records = 0u64;
@@ -341,7 +347,8 @@ impl<'a> Active<'a> {
             heirs: Heirs::default(),
             followed: (Arc::default(), forgot),
             pulse: Pulse::begin(shared, now_ms())?,
-            is_held_back: false,
+            places: BTreeMap::new(),
+            looked: forgot,
             shown: forgot,
             taken: 0,
             next_offset,
@@ -424,7 +431,12 @@ impl<'a> Active<'a> {
                 tracing::warn!(endpoint = ended.endpoint, "not delivered: {why}");
             }
             match &mut self.pulse {
-                Some(pulse) if Heart::is_of(ended.attempt) => pulse.done(ended.attempt, &ended.outcome, now_ms),
+                Some(pulse) if Heart::is_of(ended.attempt) => {
+                    pulse.done(ended.attempt, &ended.outcome, now_ms);
+                    if ended.outcome == Outcome::Gone {
+                        self.records.extend(self.deliveries.disable(&ended.endpoint, now_ms));
+                    }
+                }
                 _ => {
                     let records = self.deliveries.done(ended.attempt, &ended.outcome, now_ms, &mut chance);
                     self.records.extend(records);
@@ -448,7 +460,7 @@ impl<'a> Active<'a> {
         self.write_down(written);
         if self.shown.elapsed() > Duration::from_millis(500) {
             self.shown = Instant::now();
-            self.shared.show(self.deliveries.endpoints(), self.deliveries.outbox());
+            self.shared.show(&self.deliveries, self.book.next());
         }
     }
 
@@ -472,33 +484,10 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Takes no alerts while too much waits to be delivered: they wait in their topic.
-    fn hold_back(&mut self, consumer: &BaseConsumer<Context>) {
-        let full = self.deliveries.full();
-        if full.is_some() == self.is_held_back {
-            return;
-        }
-        let mut list = TopicPartitionList::new();
-        list.add_partition(&self.shared.kafka.topics.alerts, 0);
-        let done = if full.is_some() { consumer.pause(&list) } else { consumer.resume(&list) };
-        if let Err(e) = done {
-            tracing::warn!("the desk's alerts cannot be held back: {e}");
-            return;
-        }
-        self.is_held_back = full.is_some();
-        match full {
-            Some(endpoint) => tracing::error!(
-                endpoint,
-                "{PENDING_MAX} messages wait for it, so that no alert is taken, for other endpoints neither: mend the receiver, \
-                 `mailfuse webhook enable` it where it had said 410, or take the endpoint out of the configuration"
-            ),
-            None => tracing::info!("alerts are taken again"),
-        }
-    }
-
     fn send(&mut self) {
         let now_ms = now_ms();
-        let beats = self.pulse.as_mut().map(|pulse| pulse.due(now_ms)).unwrap_or_default();
+        let mut beats = self.pulse.as_mut().map(|pulse| pulse.due(now_ms)).unwrap_or_default();
+        beats.retain(|(attempt, _)| !self.deliveries.is_disabled(&attempt.endpoint));
         let customer = |incident: &str| self.book.incident(incident).and_then(|i| i.directory.clone());
         for (attempt, message) in beats.into_iter().chain(self.deliveries.due(now_ms, &customer)) {
             self.hands.send(&attempt, &message);
@@ -515,7 +504,7 @@ impl<'a> Active<'a> {
             self.forgot = Instant::now();
             let before_ms = now_ms() - self.shared.settings.keep_ms();
             self.records.extend(self.book.forget(before_ms));
-            self.records.extend(self.deliveries.forget(before_ms));
+            self.records.extend(self.deliveries.forget(before_ms, now_ms()));
             self.records.extend(self.clerk.forget(before_ms, now_ms()));
             self.records.extend(self.relays.forget(before_ms));
             if !self.has_news() {
@@ -536,7 +525,13 @@ impl<'a> Active<'a> {
             let _ = self.changelog.abort(&ours);
             return Err(e);
         }
-        self.records.clear();
+        for record in self.records.drain(..) {
+            if let Record::Delivery(delivery) = record
+                && delivery.state == State::Dead
+            {
+                self.shared.metrics.given_up(&delivery.endpoint);
+            }
+        }
         for notice in self.notices.drain(..) {
             tracing::info!(incident = notice.incident, accounts = notice.accounts.len(), "{:?}", notice.kind);
         }

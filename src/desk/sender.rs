@@ -30,12 +30,19 @@ pub struct Ended {
 }
 
 enum Way {
-    Webhook { endpoint: Box<Endpoint>, keys: Keys, client: Arc<Client> },
+    Webhook {
+        endpoint: Box<Endpoint>,
+        keys: Keys,
+        client: Arc<Client>,
+    },
     Mail(Arc<Mailer>),
+    /// A secret or a file of authorities cannot be had. It is tried again with every attempt, others go on.
+    Broken,
 }
 
 /// Sends messages.
 pub struct Hands {
+    settings: Settings,
     ways: HashMap<String, Way>,
     ended: Receiver<Ended>,
     report: Sender<Ended>,
@@ -60,21 +67,34 @@ pub fn mailer(mailbox: &Mailbox) -> anyhow::Result<Mailer> {
     Ok(Mailer::new(mailbox, password.as_ref())?)
 }
 
+/// The way to an endpoint or mailbox, with its secrets as they are now.
+fn way(settings: &Settings, name: &str) -> anyhow::Result<Way> {
+    if let Some(endpoint) = settings.webhook.iter().find(|e| e.name == name) {
+        let client = Arc::new(Client::new(endpoint, Arc::new(SystemResolver))?);
+        return Ok(Way::Webhook { endpoint: Box::new(endpoint.clone()), keys: keys(endpoint)?, client });
+    }
+    match settings.mail.iter().find(|m| m.name == name) {
+        Some(mailbox) => Ok(Way::Mail(Arc::new(mailer(mailbox)?))),
+        None => anyhow::bail!("the endpoint is not configured"),
+    }
+}
+
+/// What stands in the way of each endpoint and mailbox: a secret or a file of authorities that cannot be had; nothing of a secret is
+/// in the words.
+pub fn broken(settings: &Settings) -> Vec<(String, anyhow::Error)> {
+    let names = settings.endpoints().into_iter().map(|e| e.name);
+    names.filter_map(|name| way(settings, &name).err().map(|e| (name, e))).collect()
+}
+
 impl Hands {
-    /// With these endpoints and mailboxes. Secrets are read now.
+    /// With these endpoints and mailboxes. Secrets are read now; where one cannot be had, attempts at that endpoint fail until it
+    /// can, and say why.
     ///
     /// # Errors
-    /// Where a secret or a file of authorities cannot be had.
-    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let mut ways = HashMap::new();
-        for endpoint in &settings.webhook {
-            let client = Arc::new(Client::new(endpoint, Arc::new(SystemResolver))?);
-            let way = Way::Webhook { endpoint: Box::new(endpoint.clone()), keys: keys(endpoint)?, client };
-            ways.insert(endpoint.name.clone(), way);
-        }
-        for mailbox in &settings.mail {
-            ways.insert(mailbox.name.clone(), Way::Mail(Arc::new(mailer(mailbox)?)));
-        }
+    /// Where the system gives no threads.
+    pub fn new(settings: &Settings) -> std::io::Result<Self> {
+        let names = settings.endpoints().into_iter().map(|e| e.name);
+        let ways = names.map(|name| (name.clone(), way(settings, &name).unwrap_or(Way::Broken))).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(8)
@@ -83,7 +103,7 @@ impl Hands {
             .build()?;
         // Bounded by what the outbox lets be under way.
         let (report, ended) = crossbeam_channel::unbounded();
-        Ok(Self { ways, ended, report, under_way: 0, runtime: Some(runtime) })
+        Ok(Self { settings: settings.clone(), ways, ended, report, under_way: 0, runtime: Some(runtime) })
     }
 
     /// Begins an attempt.
@@ -95,6 +115,12 @@ impl Hands {
             // Nobody listens any more where the desk has gone elsewhere.
             let _ = report.send(Ended { attempt: number, endpoint, outcome });
         };
+        if matches!(self.ways.get(&attempt.endpoint), Some(Way::Broken)) {
+            match way(&self.settings, &attempt.endpoint) {
+                Ok(mended) => _ = self.ways.insert(attempt.endpoint.clone(), mended),
+                Err(e) => return end(Outcome::Retry { status: None, after: None, why: format!("{e:#}") }),
+            }
+        }
         let Some(way) = self.ways.get(&attempt.endpoint) else {
             return end(Outcome::Blocked { why: "the endpoint is not configured".to_owned() });
         };
@@ -116,6 +142,8 @@ impl Hands {
                 }
                 Err(e) => end(blocked(e.to_string())),
             },
+            // It has just been mended, or the attempt has ended.
+            Way::Broken => {}
         }
     }
 
@@ -143,4 +171,72 @@ impl Drop for Hands {
 /// Chance, for spreading retries: nothing depends on its quality.
 pub fn chance() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::alert::Severity;
+    use crate::desk::webhook::body::{IncidentState, What};
+    use crate::event::Timestamp;
+
+    fn why(hands: &mut Hands, endpoint: &str) -> String {
+        let attempt = Attempt {
+            attempt: 1,
+            endpoint: endpoint.to_owned(),
+            id: "m".to_owned(),
+            incident: "i".to_owned(),
+            seq: 0,
+            attempts: 0,
+            probe: false,
+        };
+        let message = Message {
+            id: "m".to_owned(),
+            kind: "webhook.test".to_owned(),
+            at: Timestamp(1_700_000_000_000),
+            severity: Severity::Warning,
+            incident: "i".to_owned(),
+            link: String::new(),
+            what: What::Other { summary: "s".to_owned(), state: IncidentState::Open, data: serde_json::Value::Null },
+        };
+        hands.send(&attempt, &message);
+        let ended = hands.ended.recv_timeout(Duration::from_secs(60)).unwrap();
+        match ended.outcome {
+            Outcome::Retry { status: None, after: None, why } => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_gone_is_that_endpoints_trouble_alone_and_passes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(path("good"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        // Port 1 of this host: nobody listens there, and a connection is refused at once.
+        let endpoint = |name: &str, secret: &str, ca_file: &str| Endpoint {
+            name: name.to_owned(),
+            url: crate::desk::webhook::settings::Url("http://127.0.0.1:1/".to_owned()),
+            secret_file: path(secret),
+            ca_file: ca_file.to_owned(),
+            allow_private: true,
+            ..Endpoint::default()
+        };
+        let settings = Settings {
+            webhook: vec![
+                endpoint("good", "good", ""),
+                endpoint("renamed", "gone", ""),
+                endpoint("untrusted", "good", &path("gone.pem")),
+            ],
+            ..Settings::default()
+        };
+        let names: Vec<String> = broken(&settings).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["renamed", "untrusted"]);
+        let mut hands = Hands::new(&settings).unwrap();
+        let down = why(&mut hands, "good");
+        assert!(why(&mut hands, "renamed").contains("secret_file"));
+        assert!(why(&mut hands, "untrusted").contains("ca_file"));
+        std::fs::rename(path("good"), path("gone")).unwrap();
+        assert_eq!(why(&mut hands, "renamed"), down, "it is tried as the others are");
+        assert!(why(&mut hands, "untrusted").contains("ca_file"));
+    }
 }

@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::deliver::Deliveries;
 use super::feedback::wish::{Refused, Wish};
-use super::webhook::outbox::Outbox;
 use super::webhook::settings::{Deliver, Endpoint, Format};
 use super::{Options, Settings};
 use crate::directory::file::Held;
@@ -76,6 +76,9 @@ pub struct EndpointView {
     deliver: Deliver,
     /// Messages that wait.
     pending: usize,
+    /// Alerts that wait in the desk topic besides, because too many messages wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind: Option<u64>,
     in_flight: usize,
     /// When the oldest that waits was made.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,6 +136,8 @@ pub struct Shared {
     pub(super) directory: Held,
     /// Whether the directory is to be looked at now.
     pub(super) look: AtomicBool,
+    /// A reader has found the file of the index damaged.
+    index_damaged: AtomicBool,
     /// The offset of the next alert to be taken.
     pub(super) alerts_next: AtomicI64,
     /// The offset up to which the index has the desk topic.
@@ -165,6 +170,7 @@ impl Shared {
             policy: Arc::clone(&options.policy),
             directory: Held::new(&options.directory.file),
             look: AtomicBool::new(false),
+            index_damaged: AtomicBool::new(false),
             alerts_next: AtomicI64::new(-1),
             index_next: AtomicI64::new(-1),
         }
@@ -188,6 +194,11 @@ impl Shared {
 
     pub(super) fn set_role(&self, role: Role) {
         self.metrics.desk_active.set(i64::from(role == Role::Active));
+        if role != Role::Active {
+            // They are another one's by now, or nobody's: what stayed here would be taken for what is.
+            self.metrics.forget_desk();
+            self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
         *self.role.lock().unwrap_or_else(PoisonError::into_inner) = role;
     }
 
@@ -205,18 +216,20 @@ impl Shared {
         self.commands.0.try_send(command).is_ok()
     }
 
-    /// Shows how the endpoints do.
-    pub(super) fn show(&self, endpoints: &[Endpoint], outbox: &Outbox) {
+    /// Shows how the endpoints do; `next` is the number of the next alert.
+    pub(super) fn show(&self, deliveries: &Deliveries, next: u64) {
         let moment = |ms: Option<i64>| ms.map(Timestamp);
         let view = |e: &Endpoint| {
-            let health = outbox.health(&e.name)?;
-            self.metrics.endpoint(&e.name, health.pending, health.circuit_open, health.disabled_ms.is_some());
+            let health = deliveries.outbox().health(&e.name)?;
+            let behind = deliveries.behind(&e.name).map(|from| next.saturating_sub(from));
+            self.metrics.endpoint(&e.name, &health, behind.unwrap_or(0));
             Some(EndpointView {
                 name: e.name.clone(),
                 url: format!("{:?}", e.url),
                 format: e.format,
                 deliver: e.deliver,
                 pending: health.pending,
+                behind,
                 in_flight: health.in_flight,
                 oldest: moment(health.oldest_ms),
                 failures: health.failures,
@@ -225,7 +238,8 @@ impl Shared {
                 held_until: moment(health.held_until_ms),
             })
         };
-        *self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) = endpoints.iter().filter_map(view).collect();
+        *self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) =
+            deliveries.endpoints().iter().filter_map(view).collect();
     }
 
     pub(super) fn endpoints(&self) -> Vec<EndpointView> {
@@ -235,6 +249,16 @@ impl Shared {
     pub(super) fn set_index(&self, state: IndexState) {
         self.metrics.desk_index_ok.set(i64::from(!matches!(state, IndexState::Failed { .. })));
         *self.index.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// A reader has found the file of the index damaged.
+    pub(super) fn report_damage(&self) {
+        self.index_damaged.store(true, Ordering::Release);
+    }
+
+    /// Whether one has since the last call.
+    pub(super) fn take_damage(&self) -> bool {
+        self.index_damaged.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn index(&self) -> IndexState {

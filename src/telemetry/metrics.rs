@@ -20,6 +20,7 @@ use super::labels::{OfAttempt, OfConfig, OfEndpoint, OfFlag, OfKind, OfPartition
 pub use super::labels::{Rebalance, Reload};
 use super::moments::Moments;
 use crate::core::alert::{AlertKind, Severity};
+use crate::desk::webhook::outbox::Health;
 use crate::event::Reject;
 
 /// What [`Metrics::encode`] writes, as an HTTP `Content-Type`.
@@ -146,6 +147,8 @@ pub struct Metrics {
     pending: Family<OfEndpoint, Gauge>,
     circuit_open: Family<OfEndpoint, Gauge>,
     disabled: Family<OfEndpoint, Gauge>,
+    behind: Family<OfEndpoint, Gauge>,
+    given_up: Family<OfEndpoint, Counter>,
     /// Control records read.
     pub control_records: Counter,
     /// Time in which events waited for the control topic to be read to its end.
@@ -211,6 +214,8 @@ impl Metrics {
             pending: Family::default(),
             circuit_open: Family::default(),
             disabled: Family::default(),
+            behind: Family::default(),
+            given_up: Family::default(),
             control_records: Counter::default(),
             control_wait_seconds: Seconds::default(),
             hands: HandsMetrics::default(),
@@ -306,6 +311,9 @@ impl Metrics {
         add("webhook_pending", "Messages that wait at an endpoint", of(&self.pending));
         add("webhook_circuit_open", "1 while an endpoint does not answer and is only probed", of(&self.circuit_open));
         add("webhook_disabled", "1 while an endpoint wants nothing (410)", of(&self.disabled));
+        let behind = "Alerts that wait in the desk topic, because too many messages wait at an endpoint";
+        add("webhook_behind", behind, of(&self.behind));
+        add("webhook_given_up", "Messages that were given up: nobody gets them", of(&self.given_up));
         add("control_records", "Control records read", of(&self.control_records));
         add(
             "control_wait_seconds",
@@ -324,12 +332,27 @@ impl Metrics {
         self.attempts.get_or_create_owned(&OfAttempt { endpoint: endpoint.to_owned(), outcome }).inc();
     }
 
-    /// How an endpoint does.
-    pub fn endpoint(&self, endpoint: &str, pending: usize, circuit_open: bool, disabled: bool) {
+    /// How an endpoint does, and how many alerts it is behind.
+    pub fn endpoint(&self, endpoint: &str, health: &Health, behind: u64) {
         let label = OfEndpoint { endpoint: endpoint.to_owned() };
-        self.pending.get_or_create_owned(&label).set(pending as i64);
-        self.circuit_open.get_or_create_owned(&label).set(i64::from(circuit_open));
-        self.disabled.get_or_create_owned(&label).set(i64::from(disabled));
+        self.pending.get_or_create_owned(&label).set(health.pending as i64);
+        self.circuit_open.get_or_create_owned(&label).set(i64::from(health.circuit_open));
+        self.disabled.get_or_create_owned(&label).set(i64::from(health.disabled_ms.is_some()));
+        self.behind.get_or_create_owned(&label).set(i64::try_from(behind).unwrap_or(i64::MAX));
+        self.given_up.get_or_create_owned(&label);
+    }
+
+    /// A message was given up.
+    pub fn given_up(&self, endpoint: &str) {
+        self.given_up.get_or_create_owned(&OfEndpoint { endpoint: endpoint.to_owned() }).inc();
+    }
+
+    /// Drops what only the active desk knows: this is not it any more. Counters stay: they count what was done here.
+    pub fn forget_desk(&self) {
+        self.desk_open_incidents.set(0);
+        for gauges in [&self.pending, &self.circuit_open, &self.disabled, &self.behind] {
+            gauges.clear();
+        }
     }
 
     /// Begins the counters of a partition that is ours now at zero, so that their first increase is seen.

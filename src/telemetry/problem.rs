@@ -4,7 +4,7 @@
 use axum::Json;
 use axum::body::to_bytes;
 use axum::extract::Path;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -115,9 +115,14 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let challenge = self.status == StatusCode::UNAUTHORIZED;
+        // Whatever is away is looked at again within seconds.
+        let is_away = self.status == StatusCode::SERVICE_UNAVAILABLE;
         let mut response = (self.status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+        if is_away {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
         if challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"mailfuse\""));
         }

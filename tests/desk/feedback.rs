@@ -1,5 +1,6 @@
 //! What people say at the desk, and what the detectors are told of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mailfuse::core::alert::{Alert, AlertKind};
@@ -377,6 +378,61 @@ fn what_others_did_stands_at_the_incident_and_in_the_audit() {
     for nobody in [act(Action::AccountStopped, None, None), act(Action::RelayPulled, Some("a@b.example"), None)] {
         assert!(matches!(desk.ask(Wish::Act(nobody), NOW), Err(Refused::Invalid(_))));
     }
+}
+
+#[test]
+fn an_action_that_is_told_twice_because_no_answer_came_is_one() {
+    let mut desk = Desk::new();
+    let act = |action, relay: Option<&str>, at: Option<i64>| {
+        Wish::Act(NewAction {
+            action,
+            account: relay.is_none().then(|| "a@b.example".to_owned()),
+            relay: relay.map(str::to_owned),
+            incident: None,
+            at: at.map(Timestamp),
+            note: None,
+        })
+    };
+    for relay in [None, Some("out-1")] {
+        let what = if relay.is_some() { Action::RelayPulled } else { Action::AccountStopped };
+        let first = desk.ask(act(what, relay, Some(NOW - 5)), NOW).unwrap();
+        let again = desk.ask(act(what, relay, Some(NOW - 5)), NOW + 9000).unwrap();
+        assert_eq!((&again.answer, again.records), (&first.answer, vec![]));
+        // The next desk knows it, too.
+        let again = desk.taken_over().take(act(what, relay, Some(NOW - 5)), "ann", &mut desk.book, NOW + 9001).unwrap();
+        assert_eq!((&again.answer, again.records), (&first.answer, vec![]));
+        // At another time, by somebody else, or without a time it is another one.
+        assert_eq!(desk.ask(act(what, relay, Some(NOW - 4)), NOW).unwrap().records.len(), 1);
+        assert_eq!(desk.ask(act(what, relay, None), NOW).unwrap().records.len(), 1);
+        assert_eq!(desk.ask(act(what, relay, None), NOW).unwrap().records.len(), 1);
+        let other = desk.ledger.take(act(what, relay, Some(NOW - 5)), "ben", &mut desk.book, NOW).unwrap();
+        assert_eq!(other.records.len(), 1);
+    }
+    // At an incident it stands once, as well.
+    let of = |desk: &Desk| {
+        let (action, account) = (Action::AccountStopped, Some(desk.account.clone()));
+        Wish::Act(NewAction { action, account, relay: None, incident: None, at: Some(Timestamp(NOW)), note: None })
+    };
+    for _ in 0..2 {
+        desk.ask(of(&desk), NOW + 1).unwrap();
+    }
+    assert_eq!(desk.book.incident(&desk.incident).unwrap().actions.len(), 1);
+}
+
+#[test]
+fn the_audits_numbers_go_on_when_all_lines_are_old() {
+    let mut desk = Desk::new();
+    for n in 0..3 {
+        desk.ask(Wish::Note { incident: desk.incident.clone(), note: format!("{n}") }, NOW).unwrap();
+    }
+    let (gone, _) = desk.ledger.forget(NOW + DAY, NOW + 400 * DAY);
+    let gone: BTreeSet<String> = gone.iter().map(Record::key).collect();
+    assert_eq!(gone.len(), 2, "{gone:?}");
+    // As compaction leaves it.
+    desk.topic.retain(|record| !gone.contains(&record.key()));
+    let again = Wish::Note { incident: desk.incident.clone(), note: "again".to_owned() };
+    let next = desk.taken_over().take(again, "ann", &mut desk.book, NOW + 2 * DAY).unwrap();
+    assert!(next.records.iter().any(|r| matches!(r, Record::Audit(entry) if entry.n == 3)), "{:?}", next.records);
 }
 
 #[test]

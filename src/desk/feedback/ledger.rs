@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
+use super::acts::Acts;
 use super::record::{About, Acted, Decided, Entry, Kind, Resolution, Resolved, Whom, Word};
 use super::wish::{Asked, NewAction, NewDecision, Refused, Wish};
 use crate::core::decision::{DECADES_MAX, DECISIONS_MAX, Decision, Decisions, FACTOR_MAX, TEXT_MAX, What};
@@ -40,6 +41,7 @@ pub struct Ledger {
     by_key: HashMap<String, Vec<String>>,
     /// Lines of the audit, by number: when they were written, in milliseconds since 1970.
     audit: BTreeMap<u64, i64>,
+    acts: Acts,
     next: u64,
 }
 
@@ -67,6 +69,7 @@ impl Ledger {
             Record::Audit(entry) => {
                 self.next = self.next.max(entry.n + 1);
                 self.audit.insert(entry.n, entry.at.0);
+                self.acts.keep(entry);
             }
             Record::Gone(key) => {
                 if let Some(id) = key.strip_prefix(DECISION) {
@@ -140,6 +143,7 @@ impl Ledger {
             who: word.by.clone(),
             what: what.to_owned(),
             about,
+            done: None,
             note: word.note.clone(),
         };
         self.audit.insert(entry.n, entry.at.0);
@@ -419,22 +423,30 @@ impl Ledger {
         if at.0 > word.at.0 + DAY_MS {
             return Err(Refused::Conflict("`at` lies ahead".to_owned()));
         }
+        let what = serde_json::to_value(new.action).ok();
+        let what = format!("action.{}", what.as_ref().and_then(Value::as_str).unwrap_or_default());
         let mut told = About { account, relay: new.relay, ..About::default() };
+        if let Some(known) = incident.as_ref().and_then(|id| book.incident(id)) {
+            told = About { relay: told.relay, ..about(known) };
+        }
+        // Asked twice, because no answer came.
+        if let Some(done) = new.at.and_then(|at| self.acts.find(&word.by, &what, &told, at)) {
+            return Ok(Done::of_nothing(serde_json::to_value(done).unwrap_or_default()));
+        }
         let mut records = Vec::new();
         if let Some(incident) = incident.and_then(|id| book.incident_mut(&id)) {
             let done = Acted { action: new.action, word: Word { at, ..word.clone() } };
             push(&mut incident.actions, done, "actions")?;
             incident.updated_ms = word.at.0;
-            told = About { relay: told.relay, ..about(incident) };
             records.push(Record::Incident(Box::new(incident.clone())));
         }
-        let what = serde_json::to_value(new.action).ok();
-        let what = format!("action.{}", what.as_ref().and_then(Value::as_str).unwrap_or_default());
-        let line = self.audit(&what, told, &word);
-        let answer = match &line {
-            Record::Audit(entry) => serde_json::to_value(entry).unwrap_or_default(),
-            _ => Value::Null,
-        };
+        let mut line = self.audit(&what, told, &word);
+        let mut answer = Value::Null;
+        if let Record::Audit(entry) = &mut line {
+            entry.done = new.at;
+            self.acts.keep(entry);
+            answer = serde_json::to_value(entry).unwrap_or_default();
+        }
         records.push(line);
         Ok(Done { records, ..Done::of_nothing(answer) })
     }
@@ -472,10 +484,13 @@ impl Ledger {
     /// and the keys of control records that have lost something.
     pub fn forget(&mut self, before_ms: i64, now_ms: i64) -> (Vec<Record>, Vec<String>) {
         let mut records = Vec::new();
-        while self.audit.first_key_value().is_some_and(|(_, at_ms)| *at_ms < before_ms) {
+        // The last line stays: whoever restores the ledger goes on behind its number, so that none comes twice.
+        let is_old = |(n, at_ms): (&u64, &i64)| *at_ms < before_ms && *n + 1 < self.next;
+        while self.audit.first_key_value().is_some_and(is_old) {
             let Some((n, _)) = self.audit.pop_first() else { break };
             records.push(Record::Gone(format!("{AUDIT}{n:020}")));
         }
+        self.acts.forget(self.audit.first_key_value().map_or(self.next, |(n, _)| *n));
         let over_ms = before_ms.min(now_ms - STAYS_MS);
         let mut over: Vec<(u64, String)> = self
             .decisions

@@ -4,6 +4,7 @@
 //! The active desk's clerk (`clerk`) takes a [`wish::Wish`], [`ledger::Ledger`] says what becomes of it (pure), and all of it is
 //! written in one transaction. Nobody is told that something was done before it is stored.
 
+mod acts;
 pub(super) mod api;
 pub(super) mod clerk;
 mod foreign;

@@ -204,6 +204,9 @@ pub struct Entry {
     /// About what.
     #[serde(flatten)]
     pub about: About,
+    /// When it was done, where whoever did it has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<Timestamp>,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

@@ -1,7 +1,7 @@
 //! The thread that brings the `desk` topic into the index. Where the database fails, it is tried again, and set aside where it is
 //! damaged; nothing else waits for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ enum Failure {
     Index(#[from] Error),
     #[error(transparent)]
     Read(#[from] restore::Error),
+    #[error("desk.database {}: damaged, as a question to it has shown. It is set aside, and made again from the topics", .0.display())]
+    Damaged(PathBuf),
 }
 
 /// Until the desk ends.
@@ -42,8 +44,15 @@ pub fn run(shared: &Shared) {
         if said.is_news(&failure.to_string()) {
             tracing::error!("the index is not up to date, alerts and their delivery do not wait for it: {failure}");
         }
-        if matches!(&failure, Failure::Index(e) if e.is_damaged()) {
+        let is_damaged = match &failure {
+            Failure::Index(e) => e.is_damaged(),
+            Failure::Damaged(_) => true,
+            Failure::Read(_) => false,
+        };
+        if is_damaged {
             set_aside(&shared.path);
+            // Whatever was found until now was found in that file.
+            shared.take_damage();
         }
         shared.set_index(IndexState::Failed { why: failure.to_string() });
         shared.wait(AGAIN);
@@ -90,6 +99,9 @@ fn follow(shared: &Shared) -> Result<(), Failure> {
     index.apply(&[], &Place { topic: topic.clone(), next_offset: next, at_ms: now_ms() })?;
     shared.set_index(IndexState::Catching);
     while wanted() {
+        if shared.take_damage() {
+            return Err(Failure::Damaged(shared.path.clone()));
+        }
         let mut records = Vec::new();
         let before = next;
         let read = reader.read(topic, 0, next, &wanted, &mut |message| {

@@ -315,7 +315,12 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
                 s.execute(params![m.id, m.kind.name(), m.subject, m.incident, m.state.name(), m.until_ms, json])
             })
         }
-        Record::Anomaly(_) | Record::Endpoint(_) | Record::Hold(_) | Record::Renamed(_) | Record::Unknown => {
+        Record::Anomaly(_)
+        | Record::Endpoint(_)
+        | Record::Behind(_)
+        | Record::Hold(_)
+        | Record::Renamed(_)
+        | Record::Unknown => {
             return Ok(());
         }
     };

@@ -282,11 +282,17 @@ impl Outbox {
         if matches!(changes.last(), Some(Change::Dead(_))) {
             line.lanes.remove(&id);
         }
-        if *outcome == Outcome::Gone && line.disabled_ms.is_none() {
-            line.disabled_ms = Some(now_ms);
-            changes.push(Change::Disabled(EndpointRecord { v: 1, endpoint, disabled_ms: Some(now_ms) }));
+        if *outcome == Outcome::Gone {
+            changes.extend(self.disable(&endpoint, now_ms));
         }
         changes
+    }
+
+    /// The receiver wants nothing more: what waits is held. Nothing where that was so, or there is no such endpoint.
+    pub fn disable(&mut self, endpoint: &str, now_ms: i64) -> Option<Change> {
+        let line = self.lines.get_mut(endpoint).filter(|line| line.disabled_ms.is_none())?;
+        line.disabled_ms = Some(now_ms);
+        Some(Change::Disabled(EndpointRecord { v: 1, endpoint: endpoint.to_owned(), disabled_ms: Some(now_ms) }))
     }
 
     /// When to ask again without an attempt having ended, in Unix milliseconds: something is due then, or too old.

@@ -102,6 +102,19 @@ pub struct EndpointRecord {
     pub disabled_ms: Option<i64>,
 }
 
+/// How far an endpoint is behind, as it is recorded, JSON: too much waits there. The newest record of an endpoint counts, and is taken
+/// away when it has caught up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BehindRecord {
+    /// Version of this shape: 1.
+    pub v: u8,
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// The number of the first alert that no message for it was made of.
+    pub from: u64,
+}
+
 /// What must be recorded durably before the outbox is asked again for what is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
