@@ -12,7 +12,7 @@ use super::feedback::record::Word;
 use super::index::query;
 use super::notice::{NoticeKind, Said};
 use super::record::{self, BEHIND, DELIVERY, GROUP, Record};
-use super::webhook::body::{Counts, Incident, IncidentState, Message, What};
+use super::webhook::body::{IncidentState, Message, What};
 use super::webhook::digest::CLOCKS_MS;
 use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, Taken, Told, alerts_since};
 use super::webhook::outbox::{Limits, NotAdded, Outbox};
@@ -21,7 +21,7 @@ use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, Endpoint
 use super::webhook::settings::{Deliver, Endpoint, Facts, Format};
 use super::webhook::sign::webhook_id;
 use super::webhook::storm::incidents_of;
-use crate::core::alert::{Alert, AlertKind, Severity};
+use crate::core::alert::{Alert, Severity};
 use crate::directory::Facts as Customer;
 use said::{facts, incident, kind, news, severity};
 

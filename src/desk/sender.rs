@@ -197,6 +197,7 @@ mod tests {
             severity: Severity::Warning,
             incident: "i".to_owned(),
             link: String::new(),
+            customer: None,
             what: What::Other { summary: "s".to_owned(), state: IncidentState::Open, data: serde_json::Value::Null },
         };
         hands.send(&attempt, &message);

@@ -55,8 +55,11 @@ impl Default for HandsMetrics {
     }
 }
 
+/// Takes a metric with its name and what it says.
+type Add<'a> = dyn FnMut(&str, &str, Box<dyn Registered>) + 'a;
+
 impl HandsMetrics {
-    pub(super) fn register(&self, add: &mut dyn FnMut(&str, &str, Box<dyn Registered>)) {
+    pub(super) fn register(&self, add: &mut Add<'_>) {
         add("hands_known", "1 once it is known what is in force, and hands answer", of(&self.known));
         add("policy_connections", "Connections of the policy service", of(&self.policy_connections));
         add("policy_broken", "Connections of the policy service that were broken off", of(&self.policy_broken));

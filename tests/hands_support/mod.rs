@@ -112,6 +112,8 @@ pub fn measure(id: &str, kind: Kind, subject: &str) -> Measure {
         ts: Timestamp(0),
         made_ms: 0,
         since_ms: Some(0),
+        done_ms: None,
+        confirmed_by: None,
         until_ms: 4_000_000_000_000,
         by: "mailfuse".to_owned(),
         why: String::new(),

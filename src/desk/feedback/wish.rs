@@ -222,7 +222,7 @@ impl Wish {
         }
     }
 
-    fn note(&self) -> Option<&str> {
+    pub(super) fn note(&self) -> Option<&str> {
         match self {
             Self::Acknowledge { note, .. } | Self::Resolve { note, .. } | Self::TakeBack { note, .. } => {
                 note.as_deref()

@@ -241,12 +241,15 @@ fn input(call: &Call, measure: &Measure) -> Vec<u8> {
     line
 }
 
+/// A call and how it ended.
+type Finished = (Call, Outcome);
+
 /// Runs hooks, for the active desk. Whoever drops it ends what runs.
 pub struct Hooks {
     hooks: Vec<Hook>,
     ledger: Ledger,
     running: BTreeMap<(String, String), tokio::task::AbortHandle>,
-    ended: (Sender<(Call, Outcome)>, Receiver<(Call, Outcome)>),
+    ended: (Sender<Finished>, Receiver<Finished>),
     metrics: Arc<Metrics>,
 }
 
