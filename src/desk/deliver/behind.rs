@@ -30,7 +30,9 @@ impl Deliveries {
 
     /// The endpoint that is to catch up, and the number of the first alert for it: of those that have room the one furthest behind.
     pub fn catches_up(&self) -> Option<(String, u64)> {
-        let room = self.behind.iter().filter(|(name, _)| !self.is_full(name));
+        // One that is not configured has none, and must not stand before the others.
+        let is_configured = |name: &str| self.outbox.health(name).is_some();
+        let room = self.behind.iter().filter(|(name, _)| is_configured(name) && !self.is_full(name));
         room.min_by_key(|(_, from)| **from).map(|(name, from)| (name.clone(), *from))
     }
 
@@ -230,6 +232,11 @@ mod tests {
         let mut desk = Desk { book: Book::default(), deliveries: Deliveries::new(&endpoints(), ""), topic: Vec::new() };
         (0..3).for_each(|n| desk.take(n));
         let mut desk = desk.taken_over_with(&endpoints()[1..]);
+        let behind = |endpoint: &str, from| BehindRecord { v: 1, endpoint: endpoint.to_owned(), from };
+        for (endpoint, from) in [("siem", 1), ("pager", 2)] {
+            desk.deliveries.restore(&Record::Behind(Box::new(behind(endpoint, from))));
+        }
+        assert_eq!(desk.deliveries.catches_up(), Some(("pager".to_owned(), 2)), "it stands before nobody");
         // A desk with the old configuration may be active for a moment.
         assert_eq!(desk.deliveries.forget(0, NOW_MS + ASTRAY_MS - 1), []);
         let given_up = desk.deliveries.forget(0, NOW_MS + ASTRAY_MS);
