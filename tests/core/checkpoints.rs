@@ -501,7 +501,7 @@ fn from_everywhere(begin: Timestamp, i: i64) -> Event<'static> {
 #[test]
 fn packed_accounts_of_version_2_go_on_as_if_nothing_had_been() {
     let policy = policy(Detect::default());
-    let file = include_bytes!("fixtures/state/v2-packed2.state");
+    let file = include_bytes!("../fixtures/state/v2-packed2.state");
     let mut shard = state::read(&file[..], &policy).unwrap();
     let (mut whole, mut alerts, mut out) = (fresh(&policy), Vec::new(), Vec::new());
     let theirs: Vec<String> = (0..8).map(name).collect();

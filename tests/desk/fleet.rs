@@ -334,7 +334,7 @@ fn every_receiver_reads_whose_campaign_it_is_and_finds_it() {
             anomaly: anomaly.map(str::to_owned),
             ..Default::default()
         };
-        query::incidents(&index::reader(&path).unwrap(), &q).unwrap().items.len()
+        query::incidents(&index::reader(&path).unwrap(), &q, &[]).unwrap().items.len()
     };
     let id = Some(campaign.incident.as_str());
     assert_eq!((found(id, None), found(Some("c-none"), None), found(None, id), found(None, None)), (4, 0, 0, 4));

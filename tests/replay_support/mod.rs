@@ -2,12 +2,10 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "shared by tests that each need a part; a test may fail")]
 
-#[path = "../common/mod.rs"]
-mod common;
 pub mod story;
 
 #[allow(unused_imports, reason = "as above")]
-pub use common::shared;
+pub use crate::common::shared;
 
 use std::io::{self, Read, Write};
 use std::path::Path;

@@ -1,10 +1,7 @@
 //! Synthetic mail: hijacks and ordinary accounts, with the alerts and steps that a detector would give.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-#[path = "../common/mod.rs"]
-mod common;
-
-pub use common::Dice;
+pub use crate::common::Dice;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
