@@ -64,6 +64,11 @@ impl Measures {
         Self { decider: Decider::new(settings), settings: settings.clone(), exposure, looked_ms: 0, by }
     }
 
+    /// All measures, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Measure> {
+        self.decider.measures()
+    }
+
     /// Takes in what the topic has.
     pub fn restore(&mut self, record: &Record) {
         match record {

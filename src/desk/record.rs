@@ -13,6 +13,7 @@
 //! | `rename/ACCOUNT` | [`Renamed`]: an account that has another name, by the new one |
 //! | `audit/NUMBER` | [`Entry`]: who did what |
 //! | `measure/ID` | [`Measure`]: an account stopped, a relay pulled |
+//! | `hook/NAME/MEASURE/VERB` | [`Call`]: what a program was told of it |
 //! | `hold` | [`Hold`]: nothing is pulled without a person |
 //!
 //! A record without a value takes its key away.
@@ -30,6 +31,7 @@ use crate::core::alert::{AlertKind, Pattern, Severity};
 use crate::directory::Facts;
 use crate::event::Timestamp;
 use crate::relays::decide::Hold;
+use crate::relays::hands::hook::Call;
 use crate::relays::measure::Measure;
 
 /// The keys of alerts begin so.
@@ -52,6 +54,8 @@ pub const RENAME: &str = "rename/";
 pub const AUDIT: &str = "audit/";
 /// The keys of measures begin so.
 pub const MEASURE: &str = "measure/";
+/// The keys of calls of hooks begin so.
+pub const HOOK: &str = "hook/";
 /// The key of the order that nothing is pulled without a person.
 pub const HOLD: &str = "hold";
 /// The key of the last anomaly.
@@ -206,6 +210,8 @@ pub enum Record {
     Audit(Box<Entry>),
     /// An account stopped, a relay pulled.
     Measure(Box<Measure>),
+    /// What a program was told of a measure.
+    Hook(Box<Call>),
     /// Nothing is pulled without a person.
     Hold(Box<Hold>),
     /// The key stands for nothing any more.
@@ -255,6 +261,8 @@ impl Record {
             Self::Audit(serde_json::from_slice(value)?)
         } else if key.starts_with(MEASURE) {
             Self::Measure(serde_json::from_slice(value)?)
+        } else if key.starts_with(HOOK) {
+            Self::Hook(serde_json::from_slice(value)?)
         } else if key == HOLD {
             Self::Hold(serde_json::from_slice(value)?)
         } else {
@@ -276,6 +284,7 @@ impl Record {
             Self::Renamed(renamed) => format!("{RENAME}{}", renamed.to),
             Self::Audit(entry) => format!("{AUDIT}{:020}", entry.n),
             Self::Measure(measure) => format!("{MEASURE}{}", measure.id),
+            Self::Hook(call) => call.record_key(),
             Self::Hold(_) => HOLD.to_owned(),
             Self::Gone(key) => key.clone(),
             Self::Unknown => String::new(),
@@ -299,6 +308,7 @@ impl Record {
             Self::Renamed(renamed) => serde_json::to_vec(renamed).map(Some),
             Self::Audit(entry) => serde_json::to_vec(entry).map(Some),
             Self::Measure(measure) => serde_json::to_vec(measure).map(Some),
+            Self::Hook(call) => serde_json::to_vec(call).map(Some),
             Self::Hold(hold) => serde_json::to_vec(hold).map(Some),
             Self::Gone(_) | Self::Unknown => Ok(None),
         }

@@ -1,5 +1,5 @@
 //! Accounts that are called otherwise from now on: which wait to be handed over, and which are done. Pure; the `desk` topic is its
-//! truth. What an account had learned is looked for by [`super::heirs`].
+//! truth. What an account had learned is looked for by `desk::heirs`.
 
 use std::collections::BTreeMap;
 

@@ -2,6 +2,8 @@
 //! topics whenever something goes wrong.
 
 mod catch_up;
+mod hooks;
+mod rename;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +27,6 @@ use super::measures::{Exposure, Measures, Unexposed, Written};
 use super::notice::{Notice, Said};
 use super::pulse::Pulse;
 use super::record::{ALERT, Record};
-use super::renames::NEW_MS;
 use super::sender::{Hands, chance};
 use super::shared::{self, Role, Shared};
 use super::webhook::outcome::Outcome;
@@ -43,9 +44,6 @@ const BATCH: usize = 500;
 const POLL: Duration = Duration::from_millis(100);
 const POLL_SENDING: Duration = Duration::from_millis(5);
 /// The wait before it is tried again.
-const AGAIN: Duration = Duration::from_secs(3);
-/// How often it is looked whether a rename of the directory has begun.
-const FOLLOW: Duration = Duration::from_secs(10);
 /// How often it is looked what can be forgotten.
 const FORGET: Duration = Duration::from_secs(3600);
 
@@ -196,6 +194,7 @@ fn work(shared: &Shared) -> Result<(), Error> {
             active.catch_up(&consumer)?;
         }
         if !active.has_news() {
+            active.begin_hooks();
             active.send();
         }
     }
@@ -245,6 +244,7 @@ struct Active<'a> {
     deliveries: Deliveries,
     clerk: Clerk,
     relays: Measures,
+    running: Option<hooks::Running>,
     reader: &'a Reader,
     hands: Hands,
     heirs: Heirs,
@@ -281,7 +281,7 @@ impl<'a> Active<'a> {
             false => Box::new(Exposed::start(kafka, &shared.relays)?),
         };
         let mut relays = Measures::new(&shared.relays, exposure, BY);
-        let mut records = 0u64;
+        let (mut records, mut calls) = (0u64, BTreeMap::new());
         let (low, high) = reader.range(&t.desk, 0)?;
         if high > low {
             reader.read(&t.desk, 0, low, &ours, &mut |message| {
@@ -290,6 +290,11 @@ impl<'a> Active<'a> {
                     deliveries.restore(&record);
                     clerk.restore(&record);
                     relays.restore(&record);
+                    match &record {
+                        Record::Hook(call) => drop(calls.insert(call.record_key(), (**call).clone())),
+                        Record::Gone(key) => drop(calls.remove(key)),
+                        _ => {}
+                    }
                     book.restore(record);
                 }
                 Ok(Read::On)
@@ -342,6 +347,7 @@ impl<'a> Active<'a> {
             deliveries,
             clerk,
             relays,
+            running: hooks::Running::new(&shared.relays.hook, calls, &shared.metrics)?,
             reader,
             hands,
             heirs: Heirs::default(),
@@ -458,29 +464,10 @@ impl<'a> Active<'a> {
         self.hand_over();
         let written = self.relays.look(&self.book, self.clerk.ledger(), now_ms);
         self.write_down(written);
+        self.see_to_hooks();
         if self.shown.elapsed() > Duration::from_millis(500) {
             self.shown = Instant::now();
             self.shared.show(&self.deliveries, self.book.next());
-        }
-    }
-
-    /// Sees to accounts that have another name.
-    fn hand_over(&mut self) {
-        let directory = self.shared.directory.directory();
-        // Some begin only later.
-        if !Arc::ptr_eq(&directory, &self.followed.0) || self.followed.1.elapsed() > FOLLOW {
-            let now_ms = now_ms();
-            let records = self.clerk.follow(directory.renamed(now_ms - NEW_MS, now_ms), now_ms);
-            self.records.extend(records);
-            self.followed = (directory, Instant::now());
-        }
-        if let Some(found) = self.heirs.found() {
-            let records = self.clerk.found(&found, now_ms());
-            self.records.extend(records);
-        }
-        // Of one that was asked for and is not stored yet, a desk that takes over would know nothing.
-        if !self.has_news() {
-            self.heirs.look_for(self.clerk.sought(), &self.shared.kafka, &self.shared.policy);
         }
     }
 
@@ -507,6 +494,7 @@ impl<'a> Active<'a> {
             self.records.extend(self.deliveries.forget(before_ms, now_ms()));
             self.records.extend(self.clerk.forget(before_ms, now_ms()));
             self.records.extend(self.relays.forget(before_ms));
+            self.records.extend(self.running.iter_mut().flat_map(|running| running.forget(now_ms())));
             if !self.has_news() {
                 return Ok(());
             }

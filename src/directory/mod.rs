@@ -1,6 +1,6 @@
 //! The directory of accounts: what the provider knows about its customers, from a file of its own.
 //!
-//! [`entry`] reads one line, [`Directory`] holds all of them and finds an account by any of its names; both are pure. [`file`] reads
+//! [`entry`] reads one line, [`Directory`] holds all of them and finds an account by any of its names; both are pure. [`mod@file`] reads
 //! the file and looks whether it has changed. The desk uses it (whom an incident concerns), the detector does not: its verdicts
 //! stay a function of events, configuration and decisions.
 

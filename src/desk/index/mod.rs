@@ -318,6 +318,7 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
         Record::Anomaly(_)
         | Record::Endpoint(_)
         | Record::Behind(_)
+        | Record::Hook(_)
         | Record::Hold(_)
         | Record::Renamed(_)
         | Record::Unknown => {

@@ -76,7 +76,7 @@ impl Call {
 
     /// The key of its record, among those of the desk topic.
     pub fn record_key(&self) -> String {
-        format!("hook/{}/{}", self.hook, self.key())
+        format!("{}{}/{}", crate::desk::record::HOOK, self.hook, self.key())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The hands: what stops an account and pulls a relay outside of mailfuse. Each is optional, and each answers from the
 //! [`Board`], so that every instance gives the same answers, whichever is the active desk.
 //!
-//! [`policy`] answers Postfix, [`agent`] HAProxy; [`lists`] and [`files`] are for everybody else. [`hook`] runs programs, on the
+//! `policy` answers Postfix, [`agent`] HAProxy; `lists` and `files` are for everybody else. [`hook`] runs programs, on the
 //! active desk alone. Before it is known what is in force nothing is answered: mail goes through, relays stay as they are.
 
 pub mod agent;
