@@ -44,6 +44,7 @@ const BATCH: usize = 500;
 const POLL: Duration = Duration::from_millis(100);
 const POLL_SENDING: Duration = Duration::from_millis(5);
 /// The wait before it is tried again.
+const AGAIN: Duration = Duration::from_secs(3);
 /// How often it is looked what can be forgotten.
 const FORGET: Duration = Duration::from_secs(3600);
 

@@ -7,7 +7,6 @@ use super::Active;
 use crate::desk::renames::NEW_MS;
 use crate::kafka::outlet::now_ms;
 
-const AGAIN: Duration = Duration::from_secs(3);
 /// How often it is looked whether a rename of the directory has begun.
 const FOLLOW: Duration = Duration::from_secs(10);
 
