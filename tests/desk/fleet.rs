@@ -125,7 +125,10 @@ fn one(kind: AlertKind, severity: Severity, n: u32, at_ms: i64) -> Alert {
     let mut alert = alert(kind, severity, &format!("user{n}@t{n}.example"));
     (alert.incident, alert.id) = (format!("in-{n}"), format!("al-{n}-{kind:?}"));
     (alert.tenant, alert.ts) = (format!("t{n}.example"), Timestamp(at_ms));
-    alert.burst.as_mut().unwrap().client_ips = vec![format!("10.{}.{}.1", n / 250, n % 250)];
+    let burst = alert.burst.as_mut().unwrap();
+    burst.client_ips = vec![format!("10.{}.{}.1", n / 250, n % 250)];
+    // They have nothing in common.
+    (burst.contents, burst.new_recipient_fingerprints) = (Vec::new(), Vec::new());
     alert
 }
 

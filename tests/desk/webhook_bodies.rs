@@ -424,12 +424,12 @@ fn native_has_the_alert_or_the_incident_as_it_stands() {
 
 #[test]
 fn samples_and_evidence_are_cut_first() {
-    let mut message = grouped(&[AlertKind::Flagged; 12], IncidentState::Open, Severity::Critical, "anna@example.org");
+    let mut message = grouped(&[AlertKind::Flagged; 6], IncidentState::Open, Severity::Critical, "anna@example.org");
     let whole = serde_json::to_vec(&full(Format::Native, &message)).unwrap().len();
     let cut = body(Format::Native, whole - 1, &message);
     let first = &cut["data"]["alerts"][0];
     assert_eq!((&cut["truncated"], &first["burst"]["queue_ids"]), (&json!(true), &json!([])));
-    assert_eq!((cut["data"]["alerts"].as_array().unwrap().len(), first["evidence"].as_array().unwrap().len()), (12, 2));
+    assert_eq!((cut["data"]["alerts"].as_array().unwrap().len(), first["evidence"].as_array().unwrap().len()), (6, 2));
     // A hostile name is cut long before the message is of no use.
     if let What::Incident(incident) = &mut message.what {
         incident.account = "x".repeat(10_000);

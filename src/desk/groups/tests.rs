@@ -210,7 +210,7 @@ fn whoever_takes_over_says_the_same() {
             let alert = from(n, (100 + i64::from(n)) * MINUTE, &format!("10.{}.{}.9", n / 250, n % 250));
             match n % 3 {
                 0 => saying(alert, &format!("0000000{}", n / 20 % 10), 9),
-                1 => to(alert, 50 * n..50 * n + 200),
+                1 => to(alert, 20 * n..20 * n + 200),
                 _ => alert,
             }
         }))
