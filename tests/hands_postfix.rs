@@ -75,7 +75,12 @@ impl Postfix {
         let mut services = format!("{port} inet n - n - - smtpd\npostlog unix-dgram n - n - 1 postlogd\n");
         for service in unix.split(' ') {
             let (name, command) = service.split_once(':').unwrap_or((service, service));
-            let limit = if ["pickup", "qmgr"].contains(&name) { "1" } else { "-" };
+            // As Postfix's own master.cf has it: of some there must be one, of some any number.
+            let limit = match name {
+                "pickup" | "qmgr" | "anvil" | "scache" => "1",
+                "bounce" | "defer" | "trace" | "flush" => "0",
+                _ => "-",
+            };
             let is_private = if ["pickup", "cleanup", "qmgr", "showq", "flush"].contains(&name) { "n" } else { "-" };
             services += &format!("{name} unix {is_private} - n - {limit} {command}\n");
         }
