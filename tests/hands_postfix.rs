@@ -78,7 +78,7 @@ impl Postfix {
             // As Postfix's own master.cf has it: of some there must be one, of some any number.
             let limit = match name {
                 "pickup" | "qmgr" | "anvil" | "scache" => "1",
-                "bounce" | "defer" | "trace" | "flush" => "0",
+                "bounce" | "defer" | "trace" | "flush" | "cleanup" => "0",
                 _ => "-",
             };
             let is_private = if ["pickup", "cleanup", "qmgr", "showq", "flush"].contains(&name) { "n" } else { "-" };
