@@ -178,3 +178,36 @@ fn renamed_accounts_go_on_in_another_partition() {
     ours.check(&replayed, "with what was inherited");
     assert!(instance.terminate().success());
 }
+
+#[test]
+fn a_customers_policy_is_decided_and_taken_back_with_the_directory() {
+    let Some(broker) = Broker::shared() else { return };
+    let mut d = Deployment::new(broker, "policies", 1);
+    let directory = d.folder.path().join("accounts.jsonl");
+    let put = |policy: &str| {
+        let beside = directory.with_extension("beside");
+        fs::write(&beside, format!("{{\"v\":1,\"tenant\":\"shop.example\"{policy}}}\n")).unwrap();
+        fs::rename(&beside, &directory).unwrap();
+    };
+    put(",\"policy\":{\"tolerate\":1.5}");
+    d.extra = format!("[directory]\nfile = {directory:?}\n");
+    let mut instance = d.start("one");
+    let decided = |instance: &Instance| {
+        let (status, page) = instance.json("/v1/decisions?scope=tenant&name=shop.example");
+        if status == 200 { page["items"].as_array().unwrap().clone() } else { Vec::new() }
+    };
+    wait_until("it is decided", LIMIT, || decided(&instance).len() == 1);
+    let one = decided(&instance).remove(0);
+    assert_eq!((&one["what"], &one["decades"], &one["by"]), (&json!("tolerate"), &json!(1.5), &json!("directory")));
+    // Another desk decides it no second time.
+    instance.kill();
+    instance = d.start("one");
+    wait_until("it is the active desk", LIMIT, || instance.json("/v1/desk").1["role"] == "active");
+    put("");
+    instance.signal("HUP");
+    wait_until("it is taken back", LIMIT, || decided(&instance).iter().all(|d| d["taken_back"]["by"] == "directory"));
+    assert_eq!(decided(&instance).len(), 1);
+    let keys: Vec<_> = broker.read(&d.topic("control")).into_iter().filter_map(|r| r.key).collect();
+    assert_eq!(keys.len(), 2, "said once, and once that it is over");
+    assert!(instance.terminate().success());
+}

@@ -1,8 +1,9 @@
 //! From files to events: what every command that reads logs does with its sources.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -16,6 +17,7 @@ use jiff::tz::TimeZone;
 use super::astray::{Astray, Belief, Settled};
 use super::{Failure, usage};
 use crate::config::Config;
+use crate::directory::{self, Directory};
 use crate::event::{Decoded, Event, Limits, Reject, Timestamp, decode};
 use crate::input::{self, Chunk, Format, Line, Lines, LinesOf, Place, Progress, Source, TooLong};
 use crate::logs::postfix::{Postfix, Stats as PostfixStats};
@@ -155,7 +157,8 @@ pub(super) fn read_into(
     let formats: Vec<Option<Format>> = lines.sources().iter().map(|info| info.format).collect();
     let mut postfix = formats.contains(&Some(Format::Postfix)).then(|| Postfix::new(config.postfix.clone()));
     let mut bar = Bar::new(lines.progress(), title);
-    let mut gate = Gate { reading, astray: Astray::default(), failed: None, each, rejects };
+    let mut gate =
+        Gate { reading, directory: aliases(config)?, astray: Astray::default(), failed: None, each, rejects };
     while let Some(chunk) = lines.next_chunk() {
         match chunk {
             Chunk::Lines(run) => {
@@ -311,9 +314,28 @@ fn stamper(info: &input::SourceInfo, reading: &Reading) -> Stamper {
     Stamper::new(StampOptions { year: reading.year, zone: reading.zone.clone(), file_name: Some(&info.name), modified })
 }
 
+/// The directory that is configured; empty where none is.
+fn aliases(config: &Config) -> Result<Directory, Failure> {
+    let file = &config.directory.file;
+    if file.is_empty() {
+        return Ok(Directory::default());
+    }
+    let read = File::open(file).map_err(directory::Error::from).and_then(|f| Directory::read(BufReader::new(f)));
+    read.map_err(|e| usage(anyhow!("directory.file: {file}: {e}")))
+}
+
+/// A line with another account; `None` where it cannot be written so.
+fn with_account(line: &[u8], account: &str) -> Option<Vec<u8>> {
+    let mut event: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line).ok()?;
+    event.insert("account".to_owned(), account.into());
+    serde_json::to_vec(&event).ok()
+}
+
 /// What every event goes through on its way to `each`.
 struct Gate<'a> {
     reading: &'a Reading,
+    /// Its aliases are other names of one account.
+    directory: Directory,
     astray: Astray,
     /// An error of `each` ends the reading after the line that caused it.
     failed: Option<Failure>,
@@ -363,9 +385,19 @@ impl Gate<'_> {
         }
         seen.events += 1;
         seen.at(event.ts);
-        if self.failed.is_none()
-            && let Err(failure) = (self.each)(event, came)
-        {
+        if self.failed.is_some() {
+            return;
+        }
+        let account = event.account.as_deref().and_then(|name| self.directory.of_alias(name));
+        let passed = match account {
+            None => (self.each)(event, came),
+            Some(account) => {
+                let line = came.line.and_then(|line| with_account(line, account));
+                let event = Event { account: Some(Cow::Borrowed(account)), ..event.clone() };
+                (self.each)(&event, &Came { place: came.place, line: line.as_deref() })
+            }
+        };
+        if let Err(failure) = passed {
             self.failed = Some(failure);
         }
     }
@@ -481,5 +513,18 @@ impl Bar {
 impl Drop for Bar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_account;
+
+    #[test]
+    fn an_alias_in_a_line_gives_way_and_all_else_stays() {
+        let line = br#"{"account":"Offers@shop.example","ts":1772409600.125,"x":{"unknown":[1,null]},"v":1}"#;
+        let wanted = r#"{"account":"news@shop.example","ts":1772409600.125,"v":1,"x":{"unknown":[1,null]}}"#;
+        assert_eq!(String::from_utf8(with_account(line, "news@shop.example").unwrap()).unwrap(), wanted);
+        assert_eq!(with_account(b"[1]", "a"), None);
     }
 }

@@ -2,8 +2,8 @@
 //! topics whenever something goes wrong.
 
 mod catch_up;
+mod directed;
 mod hooks;
-mod rename;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

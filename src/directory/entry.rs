@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::core::decision::{DECADES_MAX, FACTOR_MAX};
 use crate::event::Timestamp;
 
 /// Bytes of a name or a text at most.
@@ -56,7 +57,7 @@ pub struct Was {
 }
 
 /// A customer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Tenant {
     /// As routes and campaigns know it.
     pub tenant: Box<str>,
@@ -75,10 +76,28 @@ pub struct Tenant {
     /// Its time zone.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
     pub zone: Option<Arc<str>>,
+    /// What is decided about all of its accounts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+}
+
+/// What is decided about all accounts of a customer, as their events name it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// What limits on counts are multiplied by, above 1, at most 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exempt: Option<f64>,
+    /// Decades that the bars are raised by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerate: Option<f64>,
+    /// `established` or `bulk`: what its accounts are taken for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stratum: Option<Box<str>>,
 }
 
 /// Any entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
     /// An account.
     Account(Account),
@@ -123,6 +142,7 @@ struct Line {
     aliases: Vec<String>,
     #[serde(default)]
     was: Vec<Former>,
+    policy: Option<Policy>,
 }
 
 #[derive(Deserialize)]
@@ -163,7 +183,8 @@ pub fn parse(line: &[u8], shared: &mut Shared) -> Result<Entry, BadEntry> {
     let Some(account) = line.account else {
         let tenant = line.tenant.ok_or(BadEntry::Field { field: "account", expected: "or `tenant` must be there" })?;
         let (tenant, name, contact) = (Box::from(&*tenant), own(line.name), own(line.contact));
-        return Ok(Entry::Tenant(Tenant { tenant, name, plan, contact, language, zone }));
+        let policy = line.policy.map(checked).transpose()?;
+        return Ok(Entry::Tenant(Tenant { tenant, name, plan, contact, language, zone, policy }));
     };
     if line.aliases.len() > OTHERS_MAX || line.was.len() > OTHERS_MAX {
         let field = if line.aliases.len() > OTHERS_MAX { "aliases" } else { "was" };
@@ -184,6 +205,20 @@ pub fn parse(line: &[u8], shared: &mut Shared) -> Result<Entry, BadEntry> {
         aliases: line.aliases.iter().map(|alias| folded("aliases", alias)).collect::<Result<_, _>>()?,
         was: line.was.into_iter().map(former).collect::<Result<_, BadEntry>>()?,
     }))
+}
+
+fn checked(policy: Policy) -> Result<Policy, BadEntry> {
+    let bad = |expected| Err(BadEntry::Field { field: "policy", expected });
+    if policy.exempt.is_some_and(|factor| !(factor > 1.0 && factor <= FACTOR_MAX)) {
+        return bad("must have `exempt` above 1, at most 10");
+    }
+    if policy.tolerate.is_some_and(|decades| !(decades > 0.0 && decades <= DECADES_MAX)) {
+        return bad("must have `tolerate` above 0, at most 100");
+    }
+    if policy.stratum.as_deref().is_some_and(|stratum| !["established", "bulk"].contains(&stratum)) {
+        return bad("must have `stratum` established or bulk");
+    }
+    Ok(policy)
 }
 
 fn check(field: &'static str, text: &str) -> Result<(), BadEntry> {

@@ -4,6 +4,7 @@ use std::fs::{File, Metadata};
 use std::io::BufReader;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
@@ -15,6 +16,8 @@ use super::{Directory, Error};
 pub struct Held {
     path: Option<PathBuf>,
     directory: RwLock<Arc<Directory>>,
+    /// Whether one could be read.
+    is_known: AtomicBool,
     /// As the file was when it was looked at last; held while it is read.
     seen: Mutex<Option<Face>>,
     trouble: Mutex<Option<String>>,
@@ -58,6 +61,11 @@ impl Held {
         Arc::clone(&self.directory.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether there is a directory, and it could be read once: what it does not have is then not wanted.
+    pub fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Acquire)
+    }
+
     /// Reads the file if it has changed since it was looked at. Where it cannot be used the directory before stays, as a whole;
     /// that is logged once.
     pub fn look(&self) {
@@ -86,6 +94,7 @@ impl Held {
                     path.display()
                 );
                 *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
+                self.is_known.store(true, Ordering::Release);
                 None
             }
             Err(e) => {

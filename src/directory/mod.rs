@@ -189,6 +189,11 @@ impl Directory {
         Some(Found { by, account, customer: self.tenant(tenant) })
     }
 
+    /// All customers, in no order.
+    pub fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        self.tenants.values()
+    }
+
     /// A customer; case is folded.
     pub fn tenant(&self, tenant: &str) -> Option<&Tenant> {
         self.tenants.get(&*tenant.to_ascii_lowercase())
@@ -218,10 +223,10 @@ impl Directory {
         })
     }
 
-    /// The account that a name stands for: of an alias its account, of a former name that nobody has now the present one, else the
-    /// name itself.
-    pub fn resolve<'a>(&'a self, name: &'a str) -> &'a str {
-        self.find(name).map_or(name, |found| &found.account.account)
+    /// The account that has this name, as folded, for an alias.
+    pub fn of_alias(&self, name: &str) -> Option<&str> {
+        let (by, at) = *self.names.get(name)?;
+        (by == By::Alias).then(|| self.accounts.get(at as usize).map(|account| &*account.account))?
     }
 
     /// Every name of the account with this name, itself first; only `name` where the directory does not know it. A former name that

@@ -10,6 +10,7 @@ mod feedback;
 mod fleet;
 mod mail;
 mod mail_render;
+mod policies;
 mod webhook;
 mod webhook_bodies;
 mod webhook_grouping;

@@ -16,15 +16,19 @@ use crate::desk::book::Book;
 use crate::desk::deliver::Deliveries;
 use crate::desk::heirs::Found;
 use crate::desk::measures::{Measures, Written};
+use crate::desk::policies;
 use crate::desk::record::Record;
 use crate::desk::renames::{Renamed, Renames};
 use crate::desk::shared::Command;
+use crate::directory::Directory;
 use crate::event::Timestamp;
 use crate::kafka::outlet;
 use crate::kafka::restore::{Error, Reader};
 
 /// Who says what follows from the directory.
-const DIRECTORY: &str = "directory";
+const DIRECTORY: &str = policies::BY;
+/// Decisions that the directory makes at a time.
+const POLICIES_MAX: usize = 50;
 
 /// A record of the control topic: its key, and its value; `None` is a tombstone.
 pub(in crate::desk) type Control = (String, Option<Vec<u8>>);
@@ -221,6 +225,37 @@ impl Clerk {
         let about =
             About { account: Some(renamed.to.clone()), account_before: Some(renamed.from.clone()), ..About::default() };
         self.ledger.audit(what, about, &word)
+    }
+
+    /// Decides what the directory says of whole customers, some at a time. Returns what must be written.
+    pub(in crate::desk) fn follow_policies(
+        &mut self,
+        directory: &Directory,
+        book: &mut Book,
+        now_ms: i64,
+    ) -> Vec<Record> {
+        let differences = policies::differences(directory, self.ledger.decided(), now_ms);
+        let over = differences.over.into_iter().map(|decision| {
+            let note = Some("the directory does not say so any more".to_owned());
+            Wish::TakeBack { decision, note }
+        });
+        let mut records = Vec::new();
+        for wish in over.chain(differences.new.into_iter().map(Wish::Decide)).take(POLICIES_MAX) {
+            match self.ledger.take(wish, DIRECTORY, book, now_ms) {
+                Ok(done) => {
+                    if !done.control.is_empty() {
+                        self.decided_ms.get_or_insert(now_ms);
+                    }
+                    self.keys.extend(done.control);
+                    records.extend(done.records);
+                }
+                Err(e) => {
+                    tracing::warn!("what the directory says of a customer is not decided, and tried again: {e}");
+                    break;
+                }
+            }
+        }
+        records
     }
 
     /// Takes renames that the directory knows, by old and new name. Returns what must be written.

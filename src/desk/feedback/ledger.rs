@@ -134,6 +134,11 @@ impl Ledger {
         }
     }
 
+    /// All that was decided and is kept, in no order.
+    pub fn decided(&self) -> impl Iterator<Item = &Decided> {
+        self.decisions.values()
+    }
+
     /// A line of the audit.
     pub fn audit(&mut self, what: &str, about: About, word: &Word) -> Record {
         let entry = Entry {
