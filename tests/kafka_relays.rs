@@ -1,0 +1,172 @@
+//! From a hijack to the hands against a real broker: its account is stopped at the policy service, the relay that it burdened is
+//! drained at the agent, a program is told, all of it is so again after SIGKILL, and ends by commands.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
+mod run_support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use run_support::{Broker, Deployment, Instance, LIMIT, mailfuse, wait_until};
+use serde_json::{Value, json};
+
+const HISTORY_DAYS: i64 = 25;
+const ANN: &str = "ann@shop.example";
+const BOB: &str = "bob@else.example";
+
+fn now_s() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn send(account: &str, at_s: i64, relay: &str, ip: &str, rcpt: &str, id: &str) -> (i64, Value) {
+    let event = json!({ "v": 1, "kind": "send", "ts": at_s, "account": account, "relay": relay, "client_ip": ip,
+        "rcpts": [rcpt], "queue_id": id });
+    (at_s, event)
+}
+
+/// What both do on ordinary days, over both relays.
+fn history(until_s: i64) -> Vec<(i64, Value)> {
+    let mut events = Vec::new();
+    for (n, account) in [ANN, BOB].into_iter().enumerate() {
+        for day in 1..=HISTORY_DAYS {
+            for k in 0..4 {
+                let (at_s, relay) = (until_s - day * 86_400 + k * 7_000, ["log-1", "log-2"][(k % 2) as usize]);
+                let friend = format!("friend{}@elsewhere.example", (day * 3 + k) % 8);
+                events.push(send(account, at_s, relay, &format!("10.{n}.0.7"), &friend, &format!("h{n}-{day}-{k}")));
+            }
+        }
+    }
+    events
+}
+
+/// Sixty strangers through the first relay, a third of them refused.
+fn burst(at_s: i64) -> Vec<(i64, Value)> {
+    let mut events = Vec::new();
+    for k in 0..60 {
+        let (rcpt, id) = (format!("stranger{k}@d{}.example", k % 7), format!("b{k}"));
+        events.push(send(ANN, at_s + k / 3, "log-1", "203.0.113.5", &rcpt, &id));
+        if k % 3 == 0 {
+            let refused = json!({ "v": 1, "kind": "outcome", "ts": at_s + k / 3, "account": ANN, "relay": "log-1",
+                "queue_id": id, "rcpt": rcpt, "status": "bounced", "dsn": "5.1.1" });
+            events.push((at_s + k / 3, refused));
+        }
+    }
+    events
+}
+
+fn publish(d: &Deployment<'_>, name: &str, mut events: Vec<(i64, Value)>) {
+    events.sort_by_key(|(at_s, _)| *at_s);
+    let path = d.folder.path().join(name);
+    let lines: Vec<String> = events.iter().map(|(_, event)| event.to_string()).collect();
+    fs::write(&path, lines.join("\n") + "\n").unwrap();
+    d.publish(&path);
+}
+
+/// What is answered to a line, or several; empty where nobody answers.
+fn answer(port: u16, question: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut line = String::new();
+    let asked = stream.write_all(question.as_bytes()).and_then(|()| BufReader::new(stream).read_line(&mut line));
+    asked.map(|_| line.trim_end().to_owned()).unwrap_or_default()
+}
+
+fn command(instance: &Instance, arguments: &[&str]) -> String {
+    let mut printed = String::new();
+    wait_until(&arguments.join(" "), LIMIT, || {
+        let mut command = mailfuse();
+        command.args(&arguments[..2]).arg("--config").arg(&instance.config).args(["--at", &instance.http()]);
+        let ran = command.args(&arguments[2..]).output().unwrap();
+        printed = String::from_utf8_lossy(&ran.stdout).into_owned();
+        ran.status.success()
+    });
+    printed
+}
+
+#[test]
+fn a_hijack_reaches_every_hand_and_stays_there_over_crashes() {
+    let Some(broker) = Broker::shared() else { return };
+    let mut d = Deployment::new(broker, "hands", 2);
+    let (policy, agent) = (free_port(), free_port());
+    let (told, script) = (d.folder.path().join("told.jsonl"), d.folder.path().join("hook"));
+    fs::write(&script, format!("#!/bin/sh\ncat >> {}\necho heard\n", told.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    d.extra = format!(
+        "[relays]\nmode = \"auto\"\n[relays.pull]\nrecipients = 50\nmin_s = 600\n[relays.stop]\ngrace_s = 3\n\
+         [relays.policy]\nlisten = \"127.0.0.1:{policy}\"\n[relays.agent]\nlisten = \"127.0.0.1:{agent}\"\n\
+         [[relays.hook]]\nname = \"desk\"\ncommand = [{script:?}]\n\
+         [[relays.pool]]\nname = \"p\"\nmember = [{{ relay = \"out-1\", log_host = \"log-1\" }}, \
+         {{ relay = \"out-2\", log_host = \"log-2\" }}, {{ relay = \"out-3\" }}, {{ relay = \"out-4\" }}]\n"
+    );
+    let mut instance = d.start("one");
+    let may_send = |account: &str| {
+        let request =
+            "request=smtpd_access_policy\nprotocol_state=RCPT\nrecipient=r@y.example\nclient_address=192.0.2.9\n";
+        answer(policy, &format!("{request}sasl_username={account}\n\n"))
+    };
+    let state = |relay: &str| answer(agent, &format!("{relay}\n"));
+    let began_s = now_s();
+    publish(&d, "history.jsonl", history(began_s - 3600));
+    wait_until("hands answer", LIMIT, || state("out-1") == "ready" && may_send(ANN) == "action=DUNNO");
+
+    // The last of the spam is sent now.
+    publish(&d, "burst.jsonl", burst(now_s() - 20));
+    let began = Instant::now();
+    wait_until("the account is stopped", LIMIT, || may_send(ANN).starts_with("action=DEFER"));
+    let stopped = began.elapsed();
+    wait_until("the relay is drained", LIMIT, || state("out-1") == "drain");
+    let drained = began.elapsed();
+    eprintln!(
+        "from the last event published: {:.1} s to the deferral, {:.1} s to the drain",
+        stopped.as_secs_f64(),
+        drained.as_secs_f64()
+    );
+    assert_eq!((may_send(BOB).as_str(), state("out-2").as_str()), ("action=DUNNO", "ready"), "nobody else");
+
+    // The program is told of each, once, and what it says stands in the incident.
+    let calls = || -> Vec<Value> {
+        let text = fs::read_to_string(&told).unwrap_or_default();
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    };
+    wait_until("the program is told", LIMIT, || calls().len() == 2);
+    let mut verbs: Vec<_> = calls().iter().map(|c| c["verb"].as_str().unwrap().to_owned()).collect();
+    verbs.sort();
+    assert_eq!(verbs, ["pull", "stop"]);
+    let stop = calls().into_iter().find(|c| c["verb"] == "stop").unwrap();
+    assert_eq!(stop["account"], ANN);
+    let incident = format!("/v1/incidents/{}", stop["incident"].as_str().unwrap());
+    wait_until("its words are in the incident", LIMIT, || {
+        let (status, shown) = instance.json(&incident);
+        status == 200 && shown["incident"]["notes"].to_string().contains("heard")
+    });
+
+    // Whoever comes after answers the same, without being told anything anew.
+    for _ in 0..2 {
+        instance.kill();
+        assert_eq!((may_send(ANN), state("out-1")), (String::new(), String::new()), "nobody is there");
+        instance = d.start("one");
+        wait_until("the hands answer again", LIMIT, || !state("out-1").is_empty() && !may_send(ANN).is_empty());
+        assert_eq!((may_send(ANN).starts_with("action=DEFER"), state("out-1").as_str()), (true, "drain"));
+    }
+    wait_until("it is the active desk", LIMIT, || instance.json("/v1/desk").1["role"] == "active");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!((state("out-1").as_str(), calls().len()), ("drain", 2), "nothing is done twice");
+
+    command(&instance, &["relays", "restore", "--all", "--note", "we look first"]);
+    wait_until("all are back", LIMIT, || state("out-1") == "ready");
+    assert!(may_send(ANN).starts_with("action=DEFER"), "the account stays stopped");
+    command(&instance, &["accounts", "release", ANN, "--password-changed"]);
+    wait_until("it may send again", LIMIT, || may_send(ANN) == "action=DUNNO");
+    wait_until("the program is told of both", LIMIT, || calls().len() == 4);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(state("out-1"), "ready", "held off");
+    assert!(instance.terminate().success());
+}
