@@ -92,8 +92,15 @@ fn renamed_accounts_go_on_in_another_partition() {
     let rename = |instance: &Instance, old: &str, new: &str| {
         let at = instance.http();
         let arguments = ["desk", "rename", "--config", &config, "--at", &at, old, new, "--note", "new domain"];
-        let done = mailfuse().args(arguments).output().unwrap();
-        (done.status.code(), String::from_utf8(done.stdout).unwrap() + &String::from_utf8_lossy(&done.stderr))
+        let mut answered = (None, String::new());
+        wait_until("the active desk is asked", LIMIT, || {
+            let done = mailfuse().args(arguments).output().unwrap();
+            let said = String::from_utf8(done.stdout).unwrap() + &String::from_utf8_lossy(&done.stderr);
+            answered = (done.status.code(), said);
+            // It takes over only now.
+            !answered.1.contains("not the active desk")
+        });
+        answered
     };
     let (status, said) = rename(&instance, &names[1].0.to_uppercase(), &names[1].1);
     assert_eq!(status, Some(0), "{said}");

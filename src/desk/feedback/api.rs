@@ -9,6 +9,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 
+use super::whole;
 use super::wish::{Asked, NewAction, NewDecision, NewName, Refused, Wish};
 use crate::desk::api::{ANSWER_WITHIN, Asked as AskedFor, Desk, active, ask, fold, understood, within};
 use crate::desk::index::query::{self, Audit, Decisions};
@@ -67,7 +68,7 @@ enum ResolveAs {
 #[serde(deny_unknown_fields)]
 struct FalsePositive {
     note: String,
-    #[serde(default = "days")]
+    #[serde(default = "days", deserialize_with = "whole::one")]
     days: u32,
     #[serde(default = "decades")]
     decades: f64,

@@ -8,6 +8,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 
 use super::api::{Noted, wish};
+use super::whole;
 use super::wish::{MeasureWish, NewMeasure, Rights, Wish};
 use crate::desk::api::{Asked as AskedFor, Desk, ask, fold, understood, within};
 use crate::desk::index::query::{self, Measures};
@@ -33,7 +34,7 @@ pub(in crate::desk) fn router() -> Router<Desk> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RestoreAll {
-    #[serde(default = "hold_s")]
+    #[serde(default = "hold_s", deserialize_with = "whole::one")]
     hold_s: u32,
     #[serde(default)]
     note: Option<String>,

@@ -11,4 +11,5 @@ mod foreign;
 pub mod ledger;
 pub(super) mod measures;
 pub mod record;
+mod whole;
 pub mod wish;

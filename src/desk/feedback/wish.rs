@@ -133,6 +133,7 @@ pub struct NewMeasure {
     /// The account, or the relay as its pool has it.
     pub subject: String,
     /// For how long, in seconds; as the configuration says.
+    #[serde(default, deserialize_with = "super::whole::option")]
     pub for_s: Option<u32>,
     /// Why.
     pub note: String,
