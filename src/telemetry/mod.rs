@@ -9,6 +9,7 @@ mod door;
 mod hands;
 pub mod http;
 mod labels;
+mod listing;
 pub mod logs;
 pub mod metrics;
 mod moments;
