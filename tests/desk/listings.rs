@@ -186,7 +186,7 @@ fn what_was_asked_is_recorded_and_a_pause_is_seen() {
     }
     desk.answered("out-1", "2001:db8::1", hours(10));
     assert_eq!(desk.listings.record(NOW + 20 * MINUTE), [], "not so often");
-    let records = desk.listings.record(hours(10));
+    let records = desk.listings.record(hours(10) + 1);
     let [Record::Watched(watched)] = &records[..] else { panic!("{records:?}") };
     let spans: Vec<(String, i64, i64)> =
         watched.spans.iter().map(|s| (s.address.to_string(), s.since.0, s.until.0)).collect();

@@ -5,6 +5,7 @@
 //! file for reading; with the write-ahead log neither waits for the other.
 
 pub mod follow;
+pub mod moments;
 pub mod query;
 
 use std::path::{Path, PathBuf};
