@@ -90,18 +90,16 @@ async fn ask(asker: Arc<Asker>, mut watch: Watch, sender: &Sender<News>, metrics
     while !stopping.load(Ordering::Acquire) {
         let now_ms = now_ms();
         // Each answer finds room: nobody else sends.
-        if asked.len() < ASKING_MAX
-            && sender.len() + asked.len() < NEWS_MAX
-            && let Some(question) = watch.due(now_ms)
-        {
+        let has_room = asked.len() < ASKING_MAX && sender.len() + asked.len() < NEWS_MAX;
+        if has_room && let Some(question) = watch.due(now_ms) {
             let asker = Arc::clone(&asker);
             asked.spawn(async move {
                 let heard = asker.ask(&question.name).await;
                 (question, heard)
             });
         }
-        let until_next = watch.next_ms().map_or(i64::MAX, |next| next.saturating_sub(now_ms)).max(1);
-        let pause = LOOK.min(Duration::from_millis(until_next.unsigned_abs()));
+        let next_ms = watch.next_ms().filter(|_| has_room).unwrap_or(i64::MAX);
+        let pause = LOOK.min(Duration::from_millis(next_ms.saturating_sub(now_ms).max(1).unsigned_abs()));
         tokio::select! {
             Some(Ok((question, heard))) = asked.join_next() => {
                 let news = hear(&mut watch, &question, heard, metrics, &mut said);

@@ -3,9 +3,12 @@
 use mailfuse::core::alert::{Alert, RelayShare};
 use mailfuse::desk::book::Book;
 use mailfuse::desk::in_time::{InTime, Moments, OfRelay, SPAN_MS, moments};
-use mailfuse::desk::record::Incident;
+use mailfuse::desk::index::moments::whole;
+use mailfuse::desk::index::{self, Index, Place};
+use mailfuse::desk::record::{Incident, Record};
 use mailfuse::event::Timestamp;
-use mailfuse::relays::listing::record::{Listing, Span};
+use mailfuse::relays::Settings;
+use mailfuse::relays::listing::record::{Listing, Span, Watched};
 use mailfuse::relays::measure::Measure;
 use serde_json::json;
 
@@ -175,6 +178,61 @@ fn the_moments_are_those_of_the_records() {
     assert_eq!((stop.in_force, stop.confirmed), (Some(Timestamp(FIRST + 22_000)), Some(Timestamp(FIRST + 23_000))));
     let pull = found.relays[0].pull.as_ref().unwrap();
     assert_eq!((pull.in_force, found.relays[0].recipients), (Some(Timestamp(FIRST + 25_000)), 7));
+}
+
+/// What a page of the incident says: out of the records of the topic, by the index.
+#[test]
+fn the_page_of_an_incident_has_its_moments() {
+    let settings: Settings = toml::from_str(
+        "[[pool]]\nname = \"p\"\nmember = [{ relay = \"out-1\", log_host = \"log-1\" }, { relay = \"out-2\" }]\n",
+    )
+    .unwrap();
+    let incident = incident(&["log-1", "elsewhere"]);
+    let id = incident.id.clone();
+    let of_other = Listing { relay: "out-2".to_owned(), ..listing("a.example", FIRST + 2) };
+    let next_week = listing("b.example", FIRST + 7 * SPAN_MS);
+    let stop = measure("stop", &incident.account, &id, "in_force", FIRST + 22_000);
+    let watched = Watched { v: 1, relay: "out-1".to_owned(), spans: vec![asked("a.example", FIRST - MINUTE, OVER)] };
+    let mut records = vec![
+        Record::Incident(Box::new(incident)),
+        Record::Measure(Box::new(stop)),
+        Record::Measure(Box::new(pull("in_force", FIRST + 25_000))),
+        Record::Listing(Box::new(of_other)),
+        Record::Listing(Box::new(next_week)),
+        Record::Watched(Box::new(watched)),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("desk.sqlite");
+    let mut index = Index::open(&path).unwrap();
+    let mut shown = |records: &[Record]| {
+        index.apply(records, &Place { topic: "desk".into(), next_offset: 1, at_ms: 1 }).unwrap();
+        let whole = whole(&index::reader(&path).unwrap(), &id, &settings, OVER).unwrap().unwrap();
+        serde_json::to_value(whole).unwrap()["moments"].clone()
+    };
+    let moments = shown(&records);
+    assert_eq!(
+        (&moments["relays"][0]["in_time"], &moments["relays"][1]["in_time"]),
+        (&json!("yes"), &json!("unknown"))
+    );
+    assert_eq!(moments["in_time"], "unknown", "one of its relays is in no pool");
+    let stamp = |ms: i64| json!(Timestamp(ms));
+    assert_eq!(moments["stop"]["in_force"], stamp(FIRST + 22_000));
+    assert_eq!(
+        (&moments["relays"][0]["relay"], &moments["relays"][0]["pull"]["in_force"]),
+        (&json!("out-1"), &stamp(FIRST + 25_000))
+    );
+    assert_eq!(moments["relays"][0]["listings"], json!([]));
+
+    let named = Listing { clean: None, ..listing("a.example", FIRST + 5_000) };
+    records = vec![Record::Listing(Box::new(named.clone()))];
+    let moments = shown(&records);
+    assert_eq!(
+        (&moments["in_time"], &moments["relays"][0]["listings"][0]["since"]),
+        (&json!("no"), &stamp(FIRST + 5_000))
+    );
+    // Forgotten, it is as before.
+    records = vec![Record::Gone(Record::Listing(Box::new(named)).key())];
+    assert_eq!(shown(&records)["relays"][0]["in_time"], "yes");
 }
 
 #[test]
