@@ -363,7 +363,8 @@ mod tests {
         assert_eq!(Config::parse(&text, "reference").unwrap().desk.webhook, [endpoint]);
 
         use crate::desk::mail::settings::Mailbox;
-        let text = block[end..].join("\n");
+        let mail: Vec<&str> = block[end..].iter().take_while(|l| !l.starts_with("[[relays")).copied().collect();
+        let text = mail.join("\n");
         let mailbox = Mailbox {
             name: "tickets".to_owned(),
             to: vec!["abuse@example.net".to_owned()],

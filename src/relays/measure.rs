@@ -77,7 +77,7 @@ pub struct Ended {
     pub by: String,
     /// Why, in words.
     pub why: String,
-    /// What it was before: what was never in force did nothing. None of what an older program ended.
+    /// What it was before: what was never in force did nothing. None of what an older program ended, which counts as in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was: Option<State>,
     /// Of an account that was stopped for a reason: until when it is on probation, in milliseconds since 1970.

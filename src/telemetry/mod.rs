@@ -22,5 +22,6 @@ pub use access::Access;
 pub use account::AccountView;
 pub use hands::HandsMetrics;
 pub use http::serve;
+pub use listing::ListingMetrics;
 pub use metrics::{Metrics, Rebalance, Reload};
 pub use status::{AccountAnswer, Live};

@@ -79,7 +79,8 @@ impl Settings {
             }
         }
         for (key, value, least, most) in [
-            ("every_s", self.every_s, 60, 86_400),
+            // Slower than `record::PAUSE_MS` it would never be known that an address was not listed.
+            ("every_s", self.every_s, 60, 3600),
             ("spacing_ms", self.spacing_ms, 10, 60_000),
             ("timeout_ms", self.timeout_ms, 100, 30_000),
         ] {
@@ -129,6 +130,7 @@ mod tests {
         };
         assert_eq!(key(|s| s.server = "localhost".into()), "server");
         assert_eq!(key(|s| s.every_s = 1), "every_s");
+        assert_eq!(key(|s| s.every_s = 3601), "every_s");
         assert_eq!(key(|s| s.timeout_ms = 60_000), "timeout_ms");
         assert_eq!(key(|s| s.zones.push(Zone { name: "ZEN.spamhaus.org.".into(), ..s.zones[0].clone() })), "zone.name");
         assert_eq!(key(|s| s.zones[0].name = "a b.example".into()), "zone.name");
