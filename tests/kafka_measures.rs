@@ -171,7 +171,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
         assert_eq!(before["role"], "active");
         ran += 1;
     }
-    assert_eq!(ran, 8, "commands in the README");
+    assert_eq!(ran, 9, "commands in the README");
     for wanted in [
         "info@club.example  ",
         "spam by telephone",
@@ -180,6 +180,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
         "out-1 is put back",
         "0 put back; nothing is pulled before",
         "relays are pulled again where they are exposed",
+        "relay  address  list  codes  heard  over",
     ] {
         assert!(said.contains(wanted), "{wanted} is not in\n{said}");
     }

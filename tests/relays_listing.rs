@@ -2,58 +2,17 @@
 
 #![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
+mod dns_support;
 
-use hickory_server::Server;
-use hickory_server::net::runtime::TokioRuntimeProvider;
-use hickory_server::proto::rr::rdata::{A, SOA};
-use hickory_server::proto::rr::{LowerName, Name, RData, Record};
-use hickory_server::store::in_memory::InMemoryZoneHandler;
-use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneHandler, ZoneType};
+use std::net::{IpAddr, Ipv4Addr};
+
+use dns_support::{list, serve, unlist, zone};
 use mailfuse::relays::listing::answer::{Failure, Heard};
 use mailfuse::relays::listing::ask::Asker;
 use mailfuse::relays::listing::name;
 use mailfuse::relays::listing::schedule::{Target, Watch};
 use mailfuse::relays::listing::settings::{Settings, Zone};
-use tokio::net::{TcpListener, UdpSocket};
-
-type Handler = Arc<InMemoryZoneHandler<TokioRuntimeProvider>>;
-
-fn parsed(name: &str) -> Name {
-    Name::from_str(name).unwrap()
-}
-
-async fn zone(origin: &str) -> Handler {
-    let handler = InMemoryZoneHandler::empty(parsed(origin), ZoneType::Primary, AxfrPolicy::Deny);
-    let soa = SOA::new(parsed("ns.invalid."), parsed("h.invalid."), 1, 60, 60, 60, 60);
-    handler.upsert(Record::from_rdata(parsed(origin), 60, RData::SOA(soa)), 0).await;
-    Arc::new(handler)
-}
-
-async fn list(zone: &Handler, name: &str, code: [u8; 4]) {
-    let code = RData::A(A(Ipv4Addr::from(code)));
-    assert!(zone.upsert(Record::from_rdata(parsed(name), 60, code), 0).await, "{name}");
-}
-
-/// Serves these zones, and refuses others. The server ends with what is returned.
-async fn serve(zones: &[(&str, &Handler)]) -> (Server<Catalog>, SocketAddr) {
-    let mut catalog = Catalog::new();
-    for (origin, handler) in zones {
-        let handler: Arc<dyn ZoneHandler> = Arc::clone(*handler) as _;
-        catalog.upsert(LowerName::from(parsed(origin)), vec![handler]);
-    }
-    let mut server = Server::new(catalog);
-    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = udp.local_addr().unwrap();
-    server.register_socket(udp);
-    if let Ok(tcp) = TcpListener::bind(address).await {
-        server.register_listener(tcp, Duration::from_secs(5), 16);
-    }
-    (server, address)
-}
+use tokio::net::UdpSocket;
 
 #[tokio::test]
 async fn each_kind_of_answer_is_what_it_is() {
@@ -109,7 +68,7 @@ async fn a_relay_that_is_listed_and_taken_off_is_told() {
     for hour in 0..9 {
         match hour {
             3 => list(&handler, &listed, [127, 0, 0, 3]).await,
-            6 => handler.records_mut().await.retain(|key, _| key.name != LowerName::from(parsed(&listed))),
+            6 => unlist(&handler, &listed).await,
             _ => {}
         }
         while let Some(now_ms) = watch.next_ms().filter(|ms| *ms < (hour + 1) * 3_600_000) {

@@ -109,13 +109,15 @@ With --all nothing is pulled for --hold-hours afterwards; `mailfuse relays resum
         /// The relay, as its pool has it
         relay: String,
     },
+    /// List addresses of relays that a blocklist names, newest first
+    Listings(List),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
     #[command(flatten)]
     asked: Asked,
-    /// What has ended, too
+    /// What is over, too
     #[arg(long)]
     all: bool,
 }
@@ -158,6 +160,7 @@ pub(super) fn accounts(command: &Accounts) -> Result<(), Failure> {
 
 pub(super) fn relays(command: &Relays) -> Result<(), Failure> {
     match command {
+        Relays::Listings(List { asked, all }) => listings(asked, *all),
         Relays::List(List { asked, all }) => print(&found(asked, "pull", None, *all)?),
         Relays::Pull { asked, relay, hours, note } => order(asked, "pull", relay, *hours, note),
         Relays::Restore { asked, relay: Some(relay), note, .. } => {
@@ -214,6 +217,21 @@ fn confirm(asked: &Asked, kind: &str, subject: &str) -> Result<(), Failure> {
     };
     let path = format!("/v1/measures/{}/confirm", encoded(id));
     print(&[ask::send(asked, Method::POST, &path, Some(json!({})))?])
+}
+
+fn listings(asked: &Asked, all: bool) -> Result<(), Failure> {
+    let standing = if all { "" } else { "&standing=true" };
+    let page = ask::send(asked, Method::GET, &format!("/v1/listings?limit={LIST_MAX}{standing}"), None)?;
+    let left = ["relay", "address", "list", "codes", "heard", "over"].map(|name| (name, Align::Left));
+    let mut table = Table::new(&left);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let words = |value: &Value| value.as_array().map(|all| all.iter().map(text).collect::<Vec<_>>().join(" "));
+    for l in page["items"].as_array().into_iter().flatten() {
+        let codes = [&l["codes"], &l["reasons"]].map(|value| words(value).unwrap_or_default()).join(" ");
+        let over = if l["unwatched"] == true { "not asked any more".to_owned() } else { text(&l["until"]) };
+        table.row(vec![text(&l["relay"]), text(&l["address"]), text(&l["zone"]), codes, text(&l["since"]), over]);
+    }
+    line(table.text().trim_end())
 }
 
 fn line(text: &str) -> Result<(), Failure> {

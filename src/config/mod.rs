@@ -363,7 +363,8 @@ mod tests {
         assert_eq!(Config::parse(&text, "reference").unwrap().desk.webhook, [endpoint]);
 
         use crate::desk::mail::settings::Mailbox;
-        let text = block[end..].join("\n");
+        let mail: Vec<&str> = block[end..].iter().take_while(|l| !l.starts_with("[[relays")).copied().collect();
+        let text = mail.join("\n");
         let mailbox = Mailbox {
             name: "tickets".to_owned(),
             to: vec!["abuse@example.net".to_owned()],
@@ -421,6 +422,21 @@ mod tests {
         check("[[relays.file]]\npath = \"stopped\"\n", "relays.file `stopped`: path must be a whole path");
         check("[[relays.file]]\npath = \"/x\"\nreload = [\"postmap\"]\n", "reload must be a program by its whole path");
         check("[[relays.hook]]\nname = \"h\"\ncommand = [\"stop\"]\n", "relays.hook `h`: command must be a program");
+    }
+
+    #[test]
+    fn the_list_of_the_reference_can_be_used() {
+        let block: Vec<&str> = REFERENCE.lines().filter_map(|l| l.strip_prefix("#   ")).collect();
+        let begin = block.iter().position(|l| *l == "[[relays.listing.zone]]").unwrap();
+        let zone = block[begin..begin + 3].join("\n");
+        let server = "[relays.listing]\nserver = \"127.0.0.1:53\"\n";
+        let pool = "[[relays.pool]]\nname = \"p\"\nmember = [{ relay = \"x\", address = [\"192.0.2.1\"] }]\n";
+        let listing = Config::parse(&format!("{server}{zone}\n{pool}"), "reference").unwrap().relays.listing;
+        assert_eq!((&*listing.zones[0].name, listing.zones[0].codes.len()), ("zen.spamhaus.org", 4));
+        check(&format!("{server}{zone}\n"), "relays.listing.zone: no member of [[relays.pool]] has an address");
+        check(&format!("{zone}\n{pool}"), "relays.listing.server: \"\" is no address with a port");
+        check(&format!("{server}{zone}\nevery = 5\n{pool}"), "unknown field `every`");
+        check("[relays.listing]\nevery = 600\n", "unknown key `relays.listing.every`; did you mean");
     }
 
     #[test]

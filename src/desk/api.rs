@@ -15,9 +15,11 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::feedback;
-use super::index::query::{self, Alerts, Deliveries, Incidents};
+use super::index::moments;
+use super::index::query::{self, Alerts, Deliveries, Incidents, Listings};
 use super::index::{Error, reader};
 use super::shared::{IndexState, Role, Shared};
+use crate::kafka::outlet::now_ms;
 use crate::telemetry::access::{Right, Who};
 use crate::telemetry::http::Problem;
 
@@ -44,6 +46,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/alerts", get(alerts))
         .route("/v1/deliveries", get(deliveries))
         .route("/v1/endpoints", get(endpoints))
+        .route("/v1/listings", get(listings))
         .route("/v1/directory", get(directory))
         .route("/v1/directory/{account}", get(known))
         .merge(feedback::api::router())
@@ -211,6 +214,12 @@ async fn deliveries(State(desk): State<Desk>, asked: Asked<Deliveries>) -> Resul
     Ok(Json(ask(&desk, move |c| query::deliveries(c, &q)).await?).into_response())
 }
 
+async fn listings(State(desk): State<Desk>, asked: Asked<Listings>) -> Result<Response, Problem> {
+    let q = understood(asked)?;
+    within([], q.before, q.limit)?;
+    Ok(Json(ask(&desk, move |c| query::listings(c, &q)).await?).into_response())
+}
+
 /// What the active desk alone knows and does.
 pub(super) fn active(desk: &Desk) -> Result<(), Problem> {
     if desk.shared.role() == Role::Active {
@@ -229,7 +238,8 @@ async fn endpoints(State(desk): State<Desk>) -> Result<Response, Problem> {
 }
 
 async fn incident(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
-    match ask(&desk, move |c| query::incident(c, &id)).await? {
+    let shared = Arc::clone(&desk.shared);
+    match ask(&desk, move |c| moments::whole(c, &id, &shared.relays, now_ms())).await? {
         Some(whole) => Ok(Json(whole).into_response()),
         None => Err(Problem::new(
             StatusCode::NOT_FOUND,

@@ -14,6 +14,7 @@ use super::record::{ALERT, INCIDENT, Incident, Kept, Record, Stage, State};
 use super::webhook::grouping::Told;
 use crate::core::alert::{Alert, AlertKind};
 use crate::directory::Directory;
+use crate::event::Timestamp;
 
 /// Incidents that are known at a time: those that are over longest make room. One takes some 700 bytes.
 pub const INCIDENTS_MAX: usize = 200_000;
@@ -267,6 +268,11 @@ impl Book {
         self.groups.anomaly().is_some_and(|a| a.until.is_none())
     }
 
+    /// All incidents, in no order.
+    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.incidents.values()
+    }
+
     /// Incidents known.
     pub fn len(&self) -> usize {
         self.incidents.len()
@@ -296,6 +302,9 @@ impl Incident {
             score: alert.score,
             pattern: alert.pattern,
             flagged: alert.ts,
+            first: None,
+            taken: Some(Timestamp(now_ms)),
+            relays: Vec::new(),
             cleared: None,
             recipients: 0,
             messages: 0,
@@ -331,6 +340,10 @@ impl Incident {
         if let Some(burst) = &alert.burst {
             self.recipients = self.recipients.max(burst.recipients);
             self.messages = self.messages.max(burst.messages);
+            self.first = Some(self.first.map_or(burst.first_ts, |first| first.min(burst.first_ts)));
+        }
+        if !alert.relays.is_empty() {
+            self.relays.clone_from(&alert.relays);
         }
         if alert.kind == AlertKind::Cleared {
             self.state = State::Over;
@@ -345,7 +358,6 @@ impl Incident {
 pub(super) mod tests {
     use super::*;
     use crate::desk::record::ANOMALY;
-    use crate::event::Timestamp;
 
     /// A flag of an account of its own, at a time.
     pub fn flagged(n: u32, at_ms: i64) -> Alert {

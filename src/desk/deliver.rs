@@ -520,13 +520,14 @@ impl Deliveries {
                     _ if self.link.is_empty() => String::new(),
                     NoticeKind::Campaign => incidents_of(&self.link, "campaign", &notice.incident),
                     NoticeKind::Anomaly => incidents_of(&self.link, "anomaly", &notice.incident),
+                    NoticeKind::Listed | NoticeKind::Delisted => format!("{}/v1/listings?standing=true", self.link),
                     _ => format!("{}/v1/measures?open=true", self.link),
                 },
                 customer: None,
                 what: What::Other {
                     summary: notice.evidence.first().map(|r| r.text.clone()).unwrap_or_default(),
                     state: match notice.kind {
-                        NoticeKind::Released | NoticeKind::Restore => IncidentState::Cleared,
+                        NoticeKind::Released | NoticeKind::Restore | NoticeKind::Delisted => IncidentState::Cleared,
                         _ => IncidentState::Open,
                     },
                     data: serde_json::to_value(notice).unwrap_or_default(),

@@ -45,6 +45,19 @@ pub struct Written {
     pub records: Vec<Record>,
     /// To the alerts topic.
     pub notices: Vec<Notice>,
+    /// What is done by now, to be timed.
+    pub timed: Vec<Timed>,
+}
+
+/// A moment of incidents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timed {
+    /// `flagged`, `taken`, `stopped`, `stop_confirmed` or `pulled`.
+    pub moment: &'static str,
+    /// Whose.
+    pub incidents: Vec<String>,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
 }
 
 /// The measures of the active desk.
@@ -98,7 +111,12 @@ impl Measures {
             is_doubtful: book.is_anomaly_open() || book.incident(&alert.incident).is_some_and(|i| i.anomaly.is_some()),
         };
         let outcome = self.decider.flagged(&flag, now_ms);
-        self.written(outcome, ledger, now_ms)
+        let mut written = self.written(outcome, ledger, now_ms);
+        if alert.kind == AlertKind::Flagged {
+            let timed = |moment, at_ms| Timed { moment, incidents: vec![alert.incident.clone()], at_ms };
+            written.timed.extend([timed("flagged", alert.ts.0), timed("taken", now_ms)]);
+        }
+        written
     }
 
     /// Looks at the relays, and at what expires; not more often than each second.
@@ -210,6 +228,7 @@ impl Measures {
         let mut written = Written::default();
         for change in outcome.changes {
             written.records.extend(audited(&change, ledger, now_ms));
+            written.timed.extend(timed(&change, now_ms));
             written.notices.extend(change.told.map(|told| self.notice(&change.measure, told, now_ms)));
             written.records.push(Record::Measure(Box::new(change.measure)));
         }
@@ -309,6 +328,22 @@ impl Measures {
 /// Whether what an incident put on relays counts: it was no false flag, and not flagged while the stream itself had changed.
 fn stands(incident: &Incident) -> bool {
     incident.anomaly.is_none() && incident.resolved.as_ref().is_none_or(|r| r.kind == Resolution::Hijack)
+}
+
+/// What a change did, where it did something for the first time.
+fn timed(change: &Change, now_ms: i64) -> Option<Timed> {
+    let m = &change.measure;
+    let moment = match m.kind {
+        Kind::Pull if change.told == Some(Told::Done) => "pulled",
+        Kind::Stop if change.told == Some(Told::Done) => "stopped",
+        Kind::Stop if m.state == State::InForce && m.done_ms == Some(now_ms) => "stop_confirmed",
+        _ => return None,
+    };
+    let incidents = match m.kind {
+        Kind::Pull => m.accounts.iter().map(|share| share.incident.clone()).collect(),
+        Kind::Stop | Kind::Throttle => vec![m.incident.clone()],
+    };
+    Some(Timed { moment, incidents, at_ms: now_ms })
 }
 
 /// The line of the audit; `None` for what is done to nobody, and for what only lasts longer.

@@ -3,7 +3,7 @@
 //! The alerts topic has one partition, so that one member of the desk's group has it: that is the active desk (`role`), the
 //! others stand by. What it makes of the alerts goes to the `desk` topic, each time in one transaction with the offset of the
 //! alerts, so that whoever takes over forgets nothing. Every instance follows that topic into an index of its own (`index`)
-//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`measures`], [`notice`], [`policies`], [`record`], [`renames`] and
+//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`in_time`], [`listings`], [`measures`], [`notice`], [`policies`], [`record`], [`renames`] and
 //! [`replayed`] are pure.
 
 pub mod alone;
@@ -15,7 +15,9 @@ pub mod feedback;
 pub mod groups;
 pub mod heartbeat;
 mod heirs;
+pub mod in_time;
 pub mod index;
+pub mod listings;
 pub mod mail;
 pub mod measures;
 pub mod notice;
@@ -28,6 +30,7 @@ mod role;
 pub mod sender;
 pub mod settings;
 mod shared;
+mod watch;
 pub mod webhook;
 
 pub use settings::Settings;

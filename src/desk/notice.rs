@@ -26,13 +26,13 @@ pub struct Notice {
     /// Of a stop: the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
-    /// Of a stop: its customer.
+    /// Of a stop: its customer; of a relay the one that it is dedicated to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// Of a pull: the relay.
+    /// Of a pull or a listing: the relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
-    /// The campaign or anomaly; of a stop the account's; a pull and its restore share one. All that is said of one shares it.
+    /// The campaign or anomaly; of a stop the account's; a pull and its restore share one, and so do a listing and its end. All that is said of one shares it.
     pub incident: String,
     /// Of a campaign: the same.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +70,12 @@ pub enum NoticeKind {
     /// It gets mail again.
     #[serde(rename = "relay.restore")]
     Restore,
+    /// A blocklist names a relay's address.
+    #[serde(rename = "relay.listed")]
+    Listed,
+    /// It does not any more, or is not asked any more.
+    #[serde(rename = "relay.delisted")]
+    Delisted,
 }
 
 /// One account of a notice.

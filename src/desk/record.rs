@@ -15,6 +15,8 @@
 //! | `measure/ID` | [`Measure`]: an account stopped, a relay pulled |
 //! | `hook/NAME/MEASURE/VERB` | [`Call`]: what a program was told of it |
 //! | `hold` | [`Hold`]: nothing is pulled without a person |
+//! | `listing/ID` | [`Listing`]: a relay's address in a blocklist |
+//! | `watched/RELAY` | [`Watched`]: since when blocklists are asked for it |
 //!
 //! A record without a value takes its key away.
 
@@ -27,11 +29,12 @@ use super::notice::Said;
 use super::renames::Renamed;
 use super::webhook::grouping::{Group, Told};
 use super::webhook::record::{BehindRecord, DeliveryRecord, EndpointRecord};
-use crate::core::alert::{AlertKind, Pattern, Severity};
+use crate::core::alert::{AlertKind, Pattern, RelayShare, Severity};
 use crate::directory::Facts;
 use crate::event::Timestamp;
 use crate::relays::decide::Hold;
 use crate::relays::hands::hook::Call;
+use crate::relays::listing::record::{Listing, Watched};
 use crate::relays::measure::Measure;
 
 /// The keys of alerts begin so.
@@ -58,6 +61,10 @@ pub const MEASURE: &str = "measure/";
 pub const HOOK: &str = "hook/";
 /// The key of the order that nothing is pulled without a person.
 pub const HOLD: &str = "hold";
+/// The keys of listings begin so.
+pub const LISTING: &str = "listing/";
+/// The keys of what is watched begin so.
+pub const WATCHED: &str = "watched/";
 /// The key of the last anomaly.
 pub const ANOMALY: &str = "anomaly";
 
@@ -98,6 +105,15 @@ pub struct Incident {
     pub pattern: Pattern,
     /// Event time of its first alert.
     pub flagged: Timestamp,
+    /// Event time of the first send of its burst; none of incidents that an older program has taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
+    /// When the desk took its first alert; none as with `first`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<Timestamp>,
+    /// What the burst put on each relay so far, by the names that events have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<RelayShare>,
     /// Event time of its end.
     pub cleared: Option<Timestamp>,
     /// Recipients of the burst so far.
@@ -214,6 +230,10 @@ pub enum Record {
     Hook(Box<Call>),
     /// Nothing is pulled without a person.
     Hold(Box<Hold>),
+    /// A relay's address in a blocklist.
+    Listing(Box<Listing>),
+    /// Since when blocklists are asked for a relay.
+    Watched(Box<Watched>),
     /// The key stands for nothing any more.
     Gone(String),
     /// Written by a newer program: kept, and not looked at.
@@ -265,6 +285,10 @@ impl Record {
             Self::Hook(serde_json::from_slice(value)?)
         } else if key == HOLD {
             Self::Hold(serde_json::from_slice(value)?)
+        } else if key.starts_with(LISTING) {
+            Self::Listing(serde_json::from_slice(value)?)
+        } else if key.starts_with(WATCHED) {
+            Self::Watched(serde_json::from_slice(value)?)
         } else {
             Self::Unknown
         })
@@ -286,6 +310,8 @@ impl Record {
             Self::Measure(measure) => format!("{MEASURE}{}", measure.id),
             Self::Hook(call) => call.record_key(),
             Self::Hold(_) => HOLD.to_owned(),
+            Self::Listing(listing) => format!("{LISTING}{}", listing.id),
+            Self::Watched(watched) => format!("{WATCHED}{}", watched.relay),
             Self::Gone(key) => key.clone(),
             Self::Unknown => String::new(),
         }
@@ -310,6 +336,8 @@ impl Record {
             Self::Measure(measure) => serde_json::to_vec(measure).map(Some),
             Self::Hook(call) => serde_json::to_vec(call).map(Some),
             Self::Hold(hold) => serde_json::to_vec(hold).map(Some),
+            Self::Listing(listing) => serde_json::to_vec(listing).map(Some),
+            Self::Watched(watched) => serde_json::to_vec(watched).map(Some),
             Self::Gone(_) | Self::Unknown => Ok(None),
         }
     }

@@ -4,6 +4,7 @@
 mod catch_up;
 mod directed;
 mod hooks;
+mod listings;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -246,6 +247,7 @@ struct Active<'a> {
     clerk: Clerk,
     relays: Measures,
     running: Option<hooks::Running>,
+    lists: listings::Lists,
     reader: &'a Reader,
     hands: Hands,
     heirs: Heirs,
@@ -282,7 +284,7 @@ impl<'a> Active<'a> {
             false => Box::new(Exposed::start(kafka, &shared.relays)?),
         };
         let mut relays = Measures::new(&shared.relays, exposure, BY);
-        let (mut records, mut calls) = (0u64, BTreeMap::new());
+        let (mut records, mut calls, mut lists) = (0u64, BTreeMap::new(), listings::Lists::default());
         let (low, high) = reader.range(&t.desk, 0)?;
         if high > low {
             reader.read(&t.desk, 0, low, &ours, &mut |message| {
@@ -291,6 +293,7 @@ impl<'a> Active<'a> {
                     deliveries.restore(&record);
                     clerk.restore(&record);
                     relays.restore(&record);
+                    lists.restore(&record);
                     match &record {
                         Record::Hook(call) => drop(calls.insert(call.record_key(), (**call).clone())),
                         Record::Gone(key) => drop(calls.remove(key)),
@@ -338,17 +341,19 @@ impl<'a> Active<'a> {
             ms = began.elapsed().as_millis() as u64,
             "this is the active desk"
         );
+        let ended = lists.begin(shared)?;
         let forgot = Instant::now().checked_sub(FORGET).unwrap_or(began);
         Ok(Self {
             shared,
             changelog,
             book,
-            records: Vec::new(),
-            notices: Vec::new(),
+            records: ended.records,
+            notices: ended.notices,
             deliveries,
             clerk,
             relays,
             running: hooks::Running::new(&shared.relays.hook, calls, &shared.metrics)?,
+            lists,
             reader,
             hands,
             heirs: Heirs::default(),
@@ -420,6 +425,7 @@ impl<'a> Active<'a> {
     }
 
     fn write_down(&mut self, written: Written) {
+        self.time(&written);
         self.records.extend(written.records);
         self.notices.extend(written.notices);
     }
@@ -466,6 +472,7 @@ impl<'a> Active<'a> {
         let written = self.relays.look(&self.book, self.clerk.ledger(), now_ms);
         self.write_down(written);
         self.see_to_hooks();
+        self.see_to_lists();
         if self.shown.elapsed() > Duration::from_millis(500) {
             self.shown = Instant::now();
             self.shared.show(&self.deliveries, self.book.next());

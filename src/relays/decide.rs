@@ -405,8 +405,9 @@ fn rank(state: State) -> u8 {
 }
 
 pub(super) fn ended_at(mut measure: Measure, now_ms: i64, by: &str, why: &str) -> Measure {
-    measure.state = State::Ended;
-    measure.ended = Some(Ended { at_ms: now_ms, by: by.to_owned(), why: why.to_owned(), probation_until_ms: None });
+    let was = Some(std::mem::replace(&mut measure.state, State::Ended));
+    measure.ended =
+        Some(Ended { at_ms: now_ms, by: by.to_owned(), why: why.to_owned(), was, probation_until_ms: None });
     measure
 }
 

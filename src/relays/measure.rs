@@ -77,6 +77,9 @@ pub struct Ended {
     pub by: String,
     /// Why, in words.
     pub why: String,
+    /// What it was before: what was never in force did nothing. None of what an older program ended, which counts as in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<State>,
     /// Of an account that was stopped for a reason: until when it is on probation, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probation_until_ms: Option<i64>,
@@ -134,6 +137,12 @@ impl Measure {
     /// Whether it is done at `now_ms`, in milliseconds since 1970. Its expiry ends it by itself: nobody needs to be there for it.
     pub fn is_in_force(&self, now_ms: i64) -> bool {
         self.state == State::InForce && now_ms < self.until_ms
+    }
+
+    /// Since when it is or was in force, in milliseconds since 1970; `None` where it never was.
+    pub fn in_force_since_ms(&self) -> Option<i64> {
+        let state = self.ended.as_ref().map_or(self.state, |ended| ended.was.unwrap_or(State::InForce));
+        self.since_ms.filter(|_| state == State::InForce)
     }
 
     /// Whether it has not ended by a record.

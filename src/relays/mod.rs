@@ -5,7 +5,7 @@
 //! the two together, [`decide`] decides, [`measure`] is one
 //! thing that was decided, and [`standing`] all that is in force now: what every hand answers from. All of them are pure.
 //! [`signals`] reads the detectors' topic; `follow` brings what was decided from the desk topic to the [`board`] of every
-//! instance, from which its [`hands`] answer. [`listing`] asks blocklists for the relays' addresses; the desk does not yet use it.
+//! instance, from which its [`hands`] answer. [`listing`] asks blocklists for the relays' addresses.
 
 pub mod board;
 pub mod burden;

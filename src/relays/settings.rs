@@ -6,6 +6,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::hands::settings::{self as hands, Agent, FileList, Hook, Policy};
+use super::listing::settings as listing;
 use super::measure::Mode;
 
 /// Section `[relays]`.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub policy: Policy,
     /// The server of HAProxy's agent checks.
     pub agent: Agent,
+    /// Which blocklists are asked for the relays' addresses.
+    pub listing: listing::Settings,
 }
 
 /// Section `[relays.stop]`: when accounts are stopped, and for how long. Durations are in seconds.
@@ -130,6 +133,7 @@ impl Default for Settings {
             hook: Vec::new(),
             policy: Policy::default(),
             agent: Agent::default(),
+            listing: listing::Settings::default(),
         }
     }
 }
@@ -244,6 +248,11 @@ impl Settings {
         }
         self.stop.check()?;
         self.pull.check()?;
+        let asks =
+            self.listing.checked().map_err(|(key, what)| BadSettings(format!("relays.listing.{key}: {what}")))?;
+        if asks.is_some() && addresses.is_empty() {
+            return bad("relays.listing.zone: no member of [[relays.pool]] has an address to ask for".to_owned());
+        }
         hands::check(&self.policy, &self.agent, &self.file, &self.hook)
     }
 

@@ -55,6 +55,28 @@ pub(super) struct OfHook {
     pub(super) outcome: &'static str,
 }
 
+/// Lists are those of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfZone {
+    pub(super) zone: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfAnswer {
+    pub(super) zone: String,
+    pub(super) result: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfInTime {
+    pub(super) in_time: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfMoment {
+    pub(super) moment: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct OfConfig {
     pub(super) digest: String,

@@ -18,6 +18,7 @@ use prometheus_client::registry::{Metric, Registry};
 use super::hands::HandsMetrics;
 use super::labels::{OfAttempt, OfConfig, OfEndpoint, OfFlag, OfKind, OfPartition, OfReason, OfReject, OfResult, flag};
 pub use super::labels::{Rebalance, Reload};
+use super::listing::ListingMetrics;
 use super::moments::Moments;
 use crate::core::alert::{AlertKind, Severity};
 use crate::desk::webhook::outbox::Health;
@@ -155,6 +156,8 @@ pub struct Metrics {
     pub control_wait_seconds: Seconds,
     /// The hands.
     pub hands: HandsMetrics,
+    /// Blocklists, and how long things took.
+    pub listing: ListingMetrics,
     restoring: PerPartition<Real>,
     rejects: Family<OfReject, Counter>,
     checkpoint_failures: Family<OfReason, Counter>,
@@ -219,6 +222,7 @@ impl Metrics {
             control_records: Counter::default(),
             control_wait_seconds: Seconds::default(),
             hands: HandsMetrics::default(),
+            listing: ListingMetrics::default(),
             restoring: PerPartition::default(),
             rejects: Family::default(),
             checkpoint_failures: Family::default(),
@@ -322,6 +326,7 @@ impl Metrics {
         );
         add("broker_errors", "Errors of the broker or of the way to it, by kind", of(&self.broker_errors));
         self.hands.register(&mut add);
+        self.listing.register(&mut add);
         ours.register_collector(Box::new(Arc::clone(&self.moments)));
         self.registry = registry;
         self
@@ -350,6 +355,7 @@ impl Metrics {
     /// Drops what only the active desk knows: this is not it any more. Counters stay: they count what was done here.
     pub fn forget_desk(&self) {
         self.desk_open_incidents.set(0);
+        self.listing.forget();
         for gauges in [&self.pending, &self.circuit_open, &self.disabled, &self.behind] {
             gauges.clear();
         }

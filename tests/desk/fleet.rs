@@ -344,6 +344,37 @@ fn every_receiver_reads_whose_campaign_it_is_and_finds_it() {
 }
 
 #[test]
+fn a_listing_is_told_as_one_thing_that_ends() {
+    let pages = |name: &str| Endpoint { name: name.to_owned(), ..endpoint(Format::Pagerduty, "") };
+    let mut desk = Desk::new(vec![to("desk"), pages("pager")]);
+    let notices: Vec<Said> = include_str!("../../schemas/examples/notices.jsonl")
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let mut at_ms = BEGIN_MS;
+    for kind in ["relay.listed", "relay.delisted"] {
+        let of_kind = |said: &&Said| serde_json::to_value(said).unwrap()["kind"] == kind;
+        let Said::Fleet(notice) = notices.iter().find(of_kind).unwrap() else { panic!("{kind} is a notice") };
+        // It comes again after a crash.
+        for _ in 0..2 {
+            at_ms += HOUR_MS;
+            let records = desk.book.take_notice((**notice).clone(), at_ms).into_iter().collect();
+            desk.record(records, at_ms);
+            desk.send(at_ms);
+            desk.crash(at_ms);
+        }
+    }
+    let told = desk.got("desk");
+    assert_eq!(told.iter().map(|m| &*m.kind).collect::<Vec<_>>(), ["relay.listed", "relay.delisted"]);
+    assert_eq!(told[0].link, "https://desk.example/v1/listings?standing=true");
+    let slack = render(&endpoint(Format::Slack, "https://example.org"), &keys(), told[0]).unwrap();
+    assert!(String::from_utf8(slack).unwrap().contains("192.0.2.3 is listed by zen.spamhaus.org"));
+    let paged: Vec<_> = desk.got("pager").into_iter().map(asked).collect();
+    let actions: Vec<&str> = paged.iter().map(|(action, ..)| &**action).collect();
+    assert_eq!((actions, &paged[0].1), (vec!["trigger", "resolve"], &paged[1].1));
+}
+
+#[test]
 fn an_anomaly_names_nobody_wherever_it_is_told() {
     let chosen = Endpoint { tenants: vec!["a.example".into()], ..to("chosen") };
     let mut desk = Desk::new(vec![chosen]);

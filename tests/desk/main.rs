@@ -8,6 +8,8 @@ mod desk_webhook_support;
 mod digest;
 mod feedback;
 mod fleet;
+mod in_time;
+mod listings;
 mod mail;
 mod mail_render;
 mod policies;

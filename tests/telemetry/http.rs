@@ -354,6 +354,13 @@ fn every_line_of_the_metrics_is_well_formed_and_no_label_is_an_account() {
     m.broker_error("transport");
     m.config("abc");
     m.flagged(AlertKind::Escalated, Severity::Critical);
+    m.listing.standing("list.example", 1);
+    m.listing.answer("list.example", "refused");
+    m.listing.listed("no");
+    // Longer than a day, and before it began: neither is counted.
+    for ms in [1500, 90_000, 86_400_001, -1] {
+        m.listing.after("pulled", ms);
+    }
     for seconds in [0.0001, 0.0015, 0.3, 70.0] {
         m.event_to_alert_seconds.observe(seconds);
         m.decide_seconds.observe(seconds / 1000.0);
@@ -362,7 +369,8 @@ fn every_line_of_the_metrics_is_well_formed_and_no_label_is_an_account() {
     assert_eq!((status, &*kind), (200, "application/openmetrics-text; version=1.0.0; charset=utf-8"));
     let families = families(&text);
     assert!(families.len() > 38, "{}", families.len());
-    let allowed = ["partition", "reason", "severity", "kind", "result", "digest", "version", "le"];
+    let allowed =
+        ["partition", "reason", "severity", "kind", "result", "digest", "version", "le", "zone", "in_time", "moment"];
     for (name, (kind, samples)) in &families {
         assert!(name.starts_with("mailfuse_") || name.starts_with("process_"), "{name}");
         assert!(!samples.is_empty(), "{name} has no sample");
@@ -378,6 +386,17 @@ fn every_line_of_the_metrics_is_well_formed_and_no_label_is_an_account() {
             assert_eq!((&*last.1["le"], last.2), ("+Inf", count), "{name}");
         }
     }
+    let sum = |name: &str, label: &str| -> f64 {
+        let samples = families[name].1.iter().filter(|s| s.1.values().any(|l| l == label));
+        samples.filter(|s| !s.0.ends_with("_bucket") && !s.0.ends_with("_sum")).map(|s| s.2).sum()
+    };
+    let counted = [
+        ("mailfuse_listing_answers", "refused"),
+        ("mailfuse_listings_standing", "list.example"),
+        ("mailfuse_listings", "no"),
+        ("mailfuse_after_first_spam_seconds", "pulled"),
+    ];
+    assert_eq!(counted.map(|(name, label)| sum(name, label)), [1.0, 1.0, 1.0, 2.0]);
     let latency = &families["mailfuse_event_to_alert_seconds"].1;
     let below = |le: &str| latency.iter().find(|s| s.1.get("le").is_some_and(|l| l == le)).unwrap().2;
     assert_eq!((below("0.001"), below("0.0025"), below("60.0"), below("+Inf")), (1.0, 2.0, 3.0, 4.0));

@@ -5,6 +5,7 @@
 //! file for reading; with the write-ahead log neither waits for the other.
 
 pub mod follow;
+pub mod moments;
 pub mod query;
 
 use std::path::{Path, PathBuf};
@@ -13,10 +14,10 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::notice::Said;
-use super::record::{ALERT, AUDIT, DECISION, DELIVERY, GROUP, INCIDENT, MEASURE, Record};
+use super::record::{ALERT, AUDIT, DECISION, DELIVERY, GROUP, INCIDENT, LISTING, MEASURE, Record, WATCHED};
 
 /// What brings a database from each version to the next. Never changed once released; a new version is added at the end.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE place (one INTEGER PRIMARY KEY CHECK (one = 1), topic TEXT NOT NULL, next_offset INTEGER NOT NULL,
         at_ms INTEGER NOT NULL) STRICT;
@@ -53,6 +54,13 @@ const MIGRATIONS: [&str; 3] = [
         incident TEXT NOT NULL, state TEXT NOT NULL, until_ms INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
     CREATE INDEX measures_by_subject ON measures (subject, n);
     CREATE INDEX measures_by_state ON measures (state, n);
+    DELETE FROM place;
+",
+    "
+    CREATE TABLE listings (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, relay TEXT NOT NULL, zone TEXT NOT NULL,
+        until_ms INTEGER, json TEXT NOT NULL) STRICT;
+    CREATE INDEX listings_by_relay ON listings (relay, n);
+    CREATE TABLE watched (relay TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
     DELETE FROM place;
 ",
 ];
@@ -220,7 +228,8 @@ impl Index {
         self.connection
             .execute_batch(
                 "BEGIN; DELETE FROM place; DELETE FROM incidents; DELETE FROM alerts; DELETE FROM deliveries;
-                DELETE FROM groups; DELETE FROM decisions; DELETE FROM audit; DELETE FROM measures; COMMIT",
+                DELETE FROM groups; DELETE FROM decisions; DELETE FROM audit; DELETE FROM measures;
+                DELETE FROM listings; DELETE FROM watched; COMMIT",
             )
             .map_err(|e| self.failed(e))
     }
@@ -273,6 +282,10 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
                 t.prepare_cached("DELETE FROM decisions WHERE id = ?1").and_then(|mut s| s.execute([id]))
             } else if let Some(id) = key.strip_prefix(MEASURE) {
                 t.prepare_cached("DELETE FROM measures WHERE id = ?1").and_then(|mut s| s.execute([id]))
+            } else if let Some(id) = key.strip_prefix(LISTING) {
+                t.prepare_cached("DELETE FROM listings WHERE id = ?1").and_then(|mut s| s.execute([id]))
+            } else if let Some(relay) = key.strip_prefix(WATCHED) {
+                t.prepare_cached("DELETE FROM watched WHERE relay = ?1").and_then(|mut s| s.execute([relay]))
             } else if let Some(n) = key.strip_prefix(AUDIT).and_then(|n| n.parse::<i64>().ok()) {
                 t.prepare_cached("DELETE FROM audit WHERE n = ?1").and_then(|mut s| s.execute([n]))
             } else {
@@ -314,6 +327,19 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
             .and_then(|mut s| {
                 s.execute(params![m.id, m.kind.name(), m.subject, m.incident, m.state.name(), m.until_ms, json])
             })
+        }
+        Record::Listing(l) => {
+            let json = serde_json::to_string(l)?;
+            t.prepare_cached(
+                "INSERT INTO listings (id, relay, zone, until_ms, json) VALUES (?1, ?2, ?3, ?4, ?5)
+                    ON CONFLICT (id) DO UPDATE SET until_ms = excluded.until_ms, json = excluded.json",
+            )
+            .and_then(|mut s| s.execute(params![l.id, l.relay, l.zone, l.until.map(|until| until.0), json]))
+        }
+        Record::Watched(w) => {
+            let json = serde_json::to_string(w)?;
+            t.prepare_cached("INSERT OR REPLACE INTO watched VALUES (?1, ?2)")
+                .and_then(|mut s| s.execute(params![w.relay, json]))
         }
         Record::Anomaly(_)
         | Record::Endpoint(_)

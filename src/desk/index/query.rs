@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::desk::in_time::Moments;
 use crate::desk::notice::Said;
 use crate::desk::webhook::grouping::{Group, Holds};
 use crate::desk::webhook::record::DeliveryRecord;
@@ -133,6 +134,22 @@ pub struct Measures {
     pub limit: Option<u32>,
 }
 
+/// Which listings. What is absent is not asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listings {
+    /// Of this relay.
+    pub relay: Option<String>,
+    /// By this list.
+    pub zone: Option<String>,
+    /// Whether they stand.
+    pub standing: Option<bool>,
+    /// Those heard before this cursor: pages go from the newest to the oldest.
+    pub before: Option<i64>,
+    /// How many; 100.
+    pub limit: Option<u32>,
+}
+
 /// A page.
 #[derive(Debug, Serialize)]
 pub struct Page {
@@ -143,11 +160,12 @@ pub struct Page {
     pub next: Option<i64>,
 }
 
-/// An incident, and its alerts as they were written.
+/// An incident, its alerts as they were written, and its moments.
 #[derive(Debug, Serialize)]
 pub struct Whole {
-    incident: Box<RawValue>,
-    alerts: Vec<Box<RawValue>>,
+    pub(super) incident: Box<RawValue>,
+    pub(super) alerts: Vec<Box<RawValue>>,
+    pub(super) moments: Option<Moments>,
 }
 
 /// A page of one of the tables. `wanted`: column, comparison, value, which stands behind them or where a `?` is.
@@ -289,6 +307,17 @@ pub fn measure(c: &Connection, id: &str) -> Result<Option<Box<RawValue>>, rusqli
     found.map(raw).transpose()
 }
 
+/// A page of listings, newest first.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn listings(c: &Connection, q: &Listings) -> Result<Page, rusqlite::Error> {
+    let mut wanted = clauses([("relay =", &q.relay), ("zone =", &q.zone)]);
+    wanted.extend(q.standing.map(|standing| ("(until_ms IS NULL) =", Value::Integer(standing.into()))));
+    wanted.extend(q.before.map(|n| ("n <", Value::Integer(n))));
+    page(c, "listings", "DESC", wanted, q.limit)
+}
+
 /// A page of the audit, newest first.
 ///
 /// # Errors
@@ -309,7 +338,7 @@ pub fn incident(c: &Connection, id: &str) -> Result<Option<Whole>, rusqlite::Err
         c.prepare_cached("SELECT json FROM incidents WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
     let Some(found) = found else { return Ok(None) };
     let alerts = alerts(c, &Alerts { incident: Some(id.to_owned()), limit: Some(PAGE_MAX), ..Alerts::default() })?;
-    Ok(Some(Whole { incident: raw(found)?, alerts: alerts.items }))
+    Ok(Some(Whole { incident: raw(found)?, alerts: alerts.items, moments: None }))
 }
 
 /// A message as it was recorded: where it stands, what it is made of, its alerts. `None` where it is not known.

@@ -337,7 +337,8 @@ mod tests {
     }
 
     fn over(measure: &Measure, at_ms: i64) -> Measure {
-        let ended = measure::Ended { at_ms, by: "ann".to_owned(), why: String::new(), probation_until_ms: None };
+        let ended =
+            measure::Ended { at_ms, by: "ann".to_owned(), why: String::new(), was: None, probation_until_ms: None };
         Measure { state: State::Ended, ended: Some(ended), ..measure.clone() }
     }
 

@@ -2,7 +2,7 @@
 //! configured.
 //!
 //! `name` makes the name that is asked, `answer` reads what comes back, `schedule` says what is asked when and what a changed
-//! answer means: all pure. `ask` is the edge: it asks one configured resolver.
+//! answer means, `record` has what is kept of it: all pure. `ask` is the edge: it asks one configured resolver.
 //!
 //! A list that is wrong about everybody must not pull relays. Lists have ended by listing the whole world (RFC 6471, 3.4), a
 //! domain that was sold answers whatever is asked, and an emptied zone has nobody. So what a changed answer says is believed
@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod ask;
 pub mod name;
+pub mod record;
 pub mod schedule;
 pub mod settings;
 

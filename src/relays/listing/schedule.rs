@@ -104,6 +104,18 @@ impl Watch {
         }
     }
 
+    /// Whether this list is asked for this address.
+    pub fn watches(&self, target: &Target, zone: &str) -> bool {
+        self.watched.iter().any(|w| w.target == *target && self.zones[w.zone].name == zone)
+    }
+
+    /// The address that a question was about, where its answer leaves nothing open; `None` while a test entry is to be asked for or
+    /// a second answer is waited for.
+    pub fn settled(&self, question: &Question) -> Option<&Target> {
+        let of = self.watched.get(question.watched)?;
+        (of.doubted.is_none() && of.clean == 0 && of.failures == 0).then_some(&of.target)
+    }
+
     /// Addresses in zones that are not asked for because there are too many.
     pub fn left_out(&self) -> usize {
         self.left_out

@@ -12,7 +12,7 @@
 //! name = "bl.spamcop.net"
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -69,16 +69,23 @@ impl Settings {
         if self.zones.len() > ZONES_MAX {
             return Err(("zone", format!("{} zones are too many: {ZONES_MAX} at most", self.zones.len())));
         }
+        let mut names = HashSet::new();
         for zone in &self.zones {
             if !is_domain(&zone.name) {
                 return Err(("zone.name", format!("{:?} is no name of a zone, such as zen.spamhaus.org", zone.name)));
             }
+            if !names.insert(zone.name.trim_end_matches('.').to_ascii_lowercase()) {
+                return Err(("zone.name", format!("{} is there twice", zone.name)));
+            }
         }
-        for (key, value, least) in
-            [("every_s", self.every_s, 60), ("spacing_ms", self.spacing_ms, 10), ("timeout_ms", self.timeout_ms, 100)]
-        {
-            if value < least {
-                return Err((key, format!("{value} is too little: {least} at least")));
+        for (key, value, least, most) in [
+            // Slower than `record::PAUSE_MS` it would never be known that an address was not listed.
+            ("every_s", self.every_s, 60, 3600),
+            ("spacing_ms", self.spacing_ms, 10, 60_000),
+            ("timeout_ms", self.timeout_ms, 100, 30_000),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err((key, format!("must lie between {least} and {most}")));
             }
         }
         match self.server.parse() {
@@ -123,6 +130,9 @@ mod tests {
         };
         assert_eq!(key(|s| s.server = "localhost".into()), "server");
         assert_eq!(key(|s| s.every_s = 1), "every_s");
+        assert_eq!(key(|s| s.every_s = 3601), "every_s");
+        assert_eq!(key(|s| s.timeout_ms = 60_000), "timeout_ms");
+        assert_eq!(key(|s| s.zones.push(Zone { name: "ZEN.spamhaus.org.".into(), ..s.zones[0].clone() })), "zone.name");
         assert_eq!(key(|s| s.zones[0].name = "a b.example".into()), "zone.name");
         assert_eq!(key(|s| s.zones[0].name = format!("{}.example", "x.".repeat(120))), "zone.name");
         assert_eq!(key(|s| s.zones = vec![s.zones[0].clone(); 33]), "zone");
