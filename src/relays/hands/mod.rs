@@ -143,7 +143,7 @@ impl Hands {
     }
 
     /// Stops that were seen to work at this instance, each once; a further time where nobody fetches them for long. Each is
-    /// given to one receiver only.
+    /// given to one receiver only: of [`Hands::start`] that is who tells the desk.
     pub fn confirmations(&self) -> Receiver<Confirmed> {
         self.desk.confirmations().clone()
     }
