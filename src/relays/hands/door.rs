@@ -122,7 +122,7 @@ mod tests {
         board.set_read();
         let first = runtime.block_on(first.open(&board));
         assert!(Closed::new("relays.policy", address, 1).is_err(), "somebody listens by now");
-        let opening = runtime.spawn(async move { second.open(&board).await.listener.local_addr().unwrap() });
+        let opening = runtime.spawn(async move { second.open(&board).await });
         let ask = || std::net::TcpStream::connect(address).unwrap();
         let answers = ask();
         runtime.block_on(async {
@@ -131,7 +131,8 @@ mod tests {
         });
         assert!(!opening.is_finished(), "the first has it");
         drop((answers, first));
-        assert_eq!(runtime.block_on(opening).unwrap(), address);
+        let second = runtime.block_on(opening).unwrap();
+        assert_eq!(second.listener.local_addr().unwrap(), address);
         ask();
     }
 }
