@@ -231,6 +231,83 @@ fn the_sums_are_those_of_a_count_by_hand_for_any_number_of_shards_and_over_crash
     }
 }
 
+/// The same over a hundred times as many relays.
+fn over_hundreds(event: &Event<'static>) -> Event<'static> {
+    let mut event = event.clone();
+    let (relay, queue_id) = match &mut event.kind {
+        Kind::Send(send) => (&mut send.relay, &send.queue_id),
+        Kind::Outcome(outcome) => (&mut outcome.relay, &outcome.queue_id),
+        Kind::Complaint(_) | Kind::Auth(_) => return event,
+    };
+    if let (Some(relay), Some(queue_id)) = (relay, queue_id)
+        && relay.starts_with("out-")
+    {
+        *relay = format!("{relay}-{}", hash(queue_id) % 100).into();
+    }
+    event
+}
+
+#[test]
+fn a_pool_of_hundreds_is_told_apart_relay_by_relay() {
+    let policy = policy(Detect::default());
+    let events: Vec<Event<'static>> = events().iter().map(over_hundreds).collect();
+    let wanted = by_hand(&events);
+    let relays: BTreeSet<&str> = wanted.keys().map(|(_, relay)| &**relay).collect();
+    assert_eq!(relays.len(), 401);
+    let mut bursts: Option<BTreeMap<_, _>> = None;
+    for (shards, crashes) in [(1, 0), (4, 0), (12, 2000)] {
+        let (topic, alerts) = run(&events, &policy, shards, crashes, 7 + shards);
+        assert!(topic.carried() == wanted, "{shards} shards, {crashes}");
+        let ours = topic.bursts();
+        check_bursts(&ours, &alerts);
+        let most = alerts.iter().map(|a| a.relays.len()).max().unwrap();
+        assert!(most > 32 && ours.keys().all(|(_, _, relay)| relay != OTHER), "{most} relays in one burst");
+        match &bursts {
+            Some(before) => assert_eq!(*before, ours, "{shards} shards, {crashes}"),
+            None => bursts = Some(ours),
+        }
+    }
+}
+
+#[test]
+fn an_account_knows_names_of_relays_as_long_as_anything_speaks_of_them() {
+    let policy = policy(Detect::default());
+    let mut detector = Detector::new(&policy, BEGIN_S);
+    let (account, friend) = ("ann@a.example", ["bob@b.example".to_owned()]);
+    let names = |detector: &Detector| -> Vec<String> {
+        let account = detector.shard.account(account).unwrap();
+        account.relay_names().iter().map(str::to_owned).collect()
+    };
+    // Through 400 relays in turn, a message an hour to somebody it knows: few are remembered at a time.
+    for i in 0..2000 {
+        let relay = format!("out-{}", i % 400);
+        detector.step(&send(at(BEGIN_S + i * 3600), account, "10.0.0.1", &format!("Q{i}"), &relay, &friend));
+    }
+    let quiet = names(&detector);
+    assert!(quiet.len() <= 64 && quiet.contains(&"out-399".to_owned()), "{quiet:?}");
+    // Four hundred strangers within minutes: of each its relay is known, so that an outcome names none wrongly.
+    let later = BEGIN_S + 2000 * 3600;
+    for i in 0..400 {
+        let stranger = [format!("s{i}@far.example")];
+        detector.step(&send(at(later + i), account, "192.0.2.1", &format!("S{i}"), &format!("out-{i}"), &stranger));
+    }
+    let busy: BTreeSet<String> = names(&detector).into_iter().collect();
+    assert_eq!(busy, (0..400).map(|i| format!("out-{i}")).collect());
+    let size = |detector: &Detector| {
+        let mut size = 0;
+        detector.shard.give_all(&mut |_, packed| size = packed.len());
+        size
+    };
+    println!("{} bytes packed, {} names", size(&detector), busy.len());
+    // Beyond the bound all further ones are one.
+    for i in 400..700 {
+        let stranger = [format!("s{i}@far.example")];
+        detector.step(&send(at(later + i), account, "192.0.2.1", &format!("S{i}"), &format!("out-{i}"), &stranger));
+    }
+    let all = names(&detector);
+    assert!(all.len() == 512 && all.contains(&OTHER.to_owned()), "{}", all.len());
+}
+
 /// What the alerts say in the end, and nothing before the burst began.
 fn check_bursts(bursts: &BTreeMap<(String, i64, String), (i64, i64)>, alerts: &[Alert]) {
     let mut sums: BTreeMap<(&str, &str), (i64, i64)> = BTreeMap::new();

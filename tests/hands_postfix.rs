@@ -241,7 +241,14 @@ fn what_a_stopped_account_has_queued_is_held_and_a_list_reaches_postmap() {
     let reload =
         ["/usr/bin/env", &environment, &postmap, "-c", &etc.display().to_string(), &path.display().to_string()];
     let reload = reload.map(str::to_owned).into();
-    let list = FileList { path: path.clone(), what: What::Stopped, form: Form::Postfix, reload, timeout_s: 60 };
+    let list = FileList {
+        path: path.clone(),
+        what: What::Stopped,
+        form: Form::Postfix,
+        reload,
+        timeout_s: 60,
+        ..FileList::default()
+    };
     let settings = Settings { file: vec![list], ..Settings::default() };
     let board = board([measure("m-1", Kind::Stop, "ann@x.example")]);
     let hands = Hands::with_board(&settings, Arc::clone(&board), &Arc::new(Metrics::new())).unwrap();

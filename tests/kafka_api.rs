@@ -185,8 +185,17 @@ fn every_answer_is_as_described_and_schemathesis_finds_nothing() {
     // One partition: who knows the last of them knows them all.
     let last = format!("/v1/accounts/{}", encoded(known[known.len() - 1]));
     wait_until("the detector has them", LIMIT, || one.json(&last).0 == 200);
-    for page in ["/", "/metrics", "/healthz", "/readyz", "/v1/openapi.json", "/v1/status", "/v1/desk", "/v1/endpoints"]
-    {
+    for page in [
+        "/",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/v1/openapi.json",
+        "/v1/status",
+        "/v1/desk",
+        "/v1/endpoints",
+        "/v1/trying",
+    ] {
         let answer = ask(&one, page, None);
         assert_eq!(answer.0, 200, "{page}");
         conforms(page, &answer);

@@ -177,3 +177,56 @@ fn a_hijack_reaches_every_hand_and_stays_there_over_crashes() {
     assert_eq!(state("out-1"), "ready", "held off");
     assert!(instance.terminate().success());
 }
+
+#[test]
+fn a_stop_that_another_instance_serves_lets_the_relay_go() {
+    let Some(broker) = Broker::shared() else { return };
+    let mut d = Deployment::new(broker, "served", 2);
+    // Nothing but the word of the policy service ends the wait: the grace is longer than the test.
+    let both = "[relays]\nmode = \"auto\"\n[relays.pull]\nrecipients = 50\nmin_s = 600\n[relays.stop]\ngrace_s = 3600\n\
+        [[relays.pool]]\nname = \"p\"\nmember = [{ relay = \"out-1\", log_host = \"log-1\" }, \
+        { relay = \"out-2\", log_host = \"log-2\" }, { relay = \"out-3\" }, { relay = \"out-4\" }]\n";
+    d.extra = both.to_owned();
+    let desk = d.start("one");
+    let role = |instance: &Instance| instance.json("/v1/desk").1["role"].clone();
+    wait_until("the first is the active desk", LIMIT, || role(&desk) == "active");
+    let policy = free_port();
+    d.extra = format!("{both}[relays.policy]\nlisten = \"127.0.0.1:{policy}\"\n");
+    let other = d.start("two");
+    let may_send = |account: &str| {
+        let request = "request=smtpd_access_policy\nprotocol_state=RCPT\nrecipient=r@y.example\n";
+        answer(policy, &format!("{request}sasl_username={account}\n\n"))
+    };
+    publish(&d, "history.jsonl", history(now_s() - 3600));
+    publish(&d, "burst.jsonl", burst(now_s() - 20));
+    let measures = |kind: &str| {
+        let (status, page) = desk.json(&format!("/v1/measures?kind={kind}"));
+        if status == 200 { page["items"].as_array().unwrap().clone() } else { Vec::new() }
+    };
+    wait_until("the stop is in force", LIMIT, || measures("stop").iter().any(|m| m["state"] == "in_force"));
+    let exposed = |instance: &Instance| instance.log().contains("what relays bear is known");
+    wait_until("the desk knows what relays bear", LIMIT, || exposed(&desk));
+    std::thread::sleep(Duration::from_secs(3));
+    let stop = measures("stop").remove(0);
+    assert!(stop["done_ms"].is_null() && measures("pull").is_empty(), "nobody has served it yet: {stop}");
+
+    wait_until("the other instance serves it", LIMIT, || may_send(ANN).starts_with("action=DEFER"));
+    wait_until("the desk has heard that it works", LIMIT, || !measures("stop")[0]["done_ms"].is_null());
+    wait_until("the relay is pulled", LIMIT, || measures("pull").iter().any(|m| m["state"] == "in_force"));
+    assert_eq!((role(&desk), role(&other)), (json!("active"), json!("standby")));
+
+    // Who still tries is counted where Postfix asks.
+    assert!(may_send(ANN).starts_with("action=DEFER"));
+    let trying = other.json("/v1/trying").1;
+    assert_eq!(
+        (&trying["items"][0]["account"], &trying["items"][0]["measure"]),
+        (&json!(ANN), &stop["id"]),
+        "{trying}"
+    );
+    assert_eq!(desk.json("/v1/trying").1, json!({ "accounts": 0, "items": [] }));
+    let listed = command(&other, &["accounts", "list"]);
+    assert!(listed.contains("still tries") && listed.contains(" times, last 20"), "{listed}");
+    assert!(!command(&desk, &["accounts", "list"]).contains("still tries"));
+    command(&desk, &["accounts", "release", ANN]);
+    wait_until("it tries no more, it sends", LIMIT, || other.json("/v1/trying").1["accounts"] == 0);
+}

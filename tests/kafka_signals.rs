@@ -80,7 +80,7 @@ fn check_reader(d: &Deployment<'_>, wanted: &Signals) {
     let mut exposure = Exposure::new(6 * 3600);
     let mut follower = Follower::new(&config.kafka, &exposure, now.0).unwrap();
     wait_until("the reader is caught up", LIMIT, || {
-        let taken = follower.take(&mut exposure, 1000).unwrap();
+        let taken = follower.take(&mut exposure, &mut |_| {}, 1000).unwrap();
         exposure.forget(now.0);
         taken == 0 && follower.is_caught_up()
     });

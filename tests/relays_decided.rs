@@ -175,6 +175,24 @@ fn a_stop_ends_by_a_word_or_at_its_longest_and_leaves_probation_behind() {
 }
 
 #[test]
+fn a_person_can_stand_behind_what_is_in_force_by_itself_once() {
+    let mut d = Decider::new(&auto(vec![pool("p", 4, 0)]));
+    let stop = d.flagged(&critical("a", "i-a", NOW), NOW).changes.remove(0).measure;
+    assert!(stop.is_for(Mode::Auto) && !stop.is_for(Mode::Confirm));
+    let change = d.confirm(&stop.id, "ann", NOW + 1000).unwrap();
+    assert_eq!(
+        change.measure,
+        Measure { confirmed_by: Some("ann".to_owned()), ..stop.clone() },
+        "nothing else changes"
+    );
+    assert_eq!((change.told, change.measure.is_for(Mode::Confirm)), (None, true));
+    assert!(d.confirm(&stop.id, "ann", NOW + 2000).is_err(), "once");
+    let mut d = Decider::new(&auto(vec![pool("p", 4, 0)]));
+    d.restore(stop.clone());
+    assert!(d.confirm(&stop.id, "ann", stop.until_ms).is_err(), "it has expired");
+}
+
+#[test]
 fn the_account_goes_first_and_then_the_relay() {
     let settings = auto(vec![pool("p", 4, 0)]);
     let exposed = |now_ms| [burden("p-0", now_ms, &[("a", 300)])];
@@ -183,6 +201,18 @@ fn the_account_goes_first_and_then_the_relay() {
     d.flagged(&critical("a", "i-a", NOW), NOW);
     assert_eq!(d.tick(&exposed(NOW + 5000), false, NOW + 5000), Outcome::default());
     d.stopped("a", NOW + 6000).unwrap();
+    assert_eq!(states(&d.tick(&exposed(NOW + 7000), false, NOW + 7000)), [(Kind::Pull, State::InForce)]);
+    // A policy service has served it, whichever clock it has; once, and no other measure.
+    let mut d = Decider::new(&settings);
+    let stop = d.flagged(&critical("a", "i-a", NOW), NOW).changes.remove(0).measure;
+    assert_eq!(d.served("m-other", NOW, NOW + 1000), None);
+    for (at_ms, done_ms) in [(NOW - 9000, NOW), (NOW + 500, NOW + 500), (NOW + 9000, NOW + 1000)] {
+        let mut d = Decider::new(&settings);
+        d.restore(stop.clone());
+        assert_eq!(d.served(&stop.id, at_ms, NOW + 1000).unwrap().measure.done_ms, Some(done_ms));
+        assert_eq!(d.served(&stop.id, at_ms, NOW + 1000), None);
+    }
+    d.served(&stop.id, NOW + 6000, NOW + 6000).unwrap();
     assert_eq!(states(&d.tick(&exposed(NOW + 7000), false, NOW + 7000)), [(Kind::Pull, State::InForce)]);
     // Nobody says it: after the grace.
     let mut d = Decider::new(&settings);

@@ -18,6 +18,7 @@ use mailfuse::directory::entry::{Entry, parse as parse_entry};
 use mailfuse::event::{
     Auth, Complaint, Decoded, Event, Kind, Limits, Outcome, Recipients, Send, Status, Timestamp, decode, encode, fold,
 };
+use mailfuse::relays::served::Served;
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -131,6 +132,22 @@ fn the_alert_schema_knows_no_other_fields_and_kinds() {
         let mut wrong = alert.clone();
         wrong.as_object_mut().unwrap().remove(field);
         assert!(!schema.is_valid(&wrong), "without {field}");
+    }
+}
+
+#[test]
+fn the_word_that_a_stop_is_served_validates_and_is_read_as_written() {
+    let schema = schema(include_str!("../schemas/signal.schema.json"));
+    let served = Served::new("m-1", 1_772_420_000_123);
+    let line = serde_json::to_vec(&served).unwrap();
+    check_valid(&schema, &line);
+    assert_eq!(Served::read(&line), Ok(served.clone()));
+    assert!(Served::is_key(served.key().as_bytes()) && !Served::is_key(b"burst/i/1"));
+    for (field, wrong) in [("v", json!(2)), ("kind", json!("burst")), ("measure", json!(7)), ("at", json!(null))] {
+        let mut wrongly = serde_json::to_value(&served).unwrap();
+        wrongly[field] = wrong;
+        assert!(!schema.is_valid(&wrongly), "{field}");
+        assert!(Served::read(&serde_json::to_vec(&wrongly).unwrap()).is_err(), "{field}");
     }
 }
 

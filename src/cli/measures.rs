@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::ask::{self, Asked, encoded};
 use super::table::{Align, Table, printable};
+use crate::relays::decide::BY;
 
 /// What is printed of a long list.
 const LIST_MAX: u32 = 1000;
@@ -16,6 +17,9 @@ const LIST_MAX: u32 = 1000;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Accounts {
     /// List accounts that are stopped or throttled, that wait for a person, or that would be, newest first
+    #[command(after_help = "\
+Who still tries to send, and how often, is what the policy service of the instance that is asked has seen: others count for \
+themselves (--at).")]
     List(List),
     /// Stop an account
     Stop {
@@ -49,7 +53,7 @@ pub(super) enum Accounts {
         #[arg(long)]
         note: Option<String>,
     },
-    /// Stop an account that waits for a person
+    /// Stop an account that waits for a person, or stand behind a stop that was made without one
     Confirm {
         #[command(flatten)]
         asked: Asked,
@@ -102,7 +106,7 @@ With --all nothing is pulled for --hold-hours afterwards; `mailfuse relays resum
         #[arg(long)]
         note: Option<String>,
     },
-    /// Pull a relay that waits for a person
+    /// Pull a relay that waits for a person, or stand behind a pull that was made without one
     Confirm {
         #[command(flatten)]
         asked: Asked,
@@ -127,7 +131,12 @@ pub(super) fn accounts(command: &Accounts) -> Result<(), Failure> {
         Accounts::List(List { asked, all }) => {
             let mut measures = found(asked, "stop", None, *all)?;
             measures.extend(found(asked, "throttle", None, *all)?);
-            print(&measures)
+            // One that does not know yet what is in force knows of no attempts.
+            let trying = match ask::send(asked, Method::GET, "/v1/trying", None) {
+                Ok(page) => page["items"].as_array().cloned().unwrap_or_default(),
+                Err(_) => Vec::new(),
+            };
+            print(&measures, &trying)
         }
         Accounts::Stop { asked, account, hours, throttle, note } => {
             let kind = if *throttle { "throttle" } else { "stop" };
@@ -161,7 +170,7 @@ pub(super) fn accounts(command: &Accounts) -> Result<(), Failure> {
 pub(super) fn relays(command: &Relays) -> Result<(), Failure> {
     match command {
         Relays::Listings(List { asked, all }) => listings(asked, *all),
-        Relays::List(List { asked, all }) => print(&found(asked, "pull", None, *all)?),
+        Relays::List(List { asked, all }) => print(&found(asked, "pull", None, *all)?, &[]),
         Relays::Pull { asked, relay, hours, note } => order(asked, "pull", relay, *hours, note),
         Relays::Restore { asked, relay: Some(relay), note, .. } => {
             let measures = found(asked, "pull", Some(relay), false)?;
@@ -207,16 +216,18 @@ fn found(asked: &Asked, kind: &str, subject: Option<&str>, all: bool) -> Result<
 
 fn order(asked: &Asked, kind: &str, subject: &str, hours: Option<u32>, note: &str) -> Result<(), Failure> {
     let body = json!({ "kind": kind, "subject": subject, "for_s": hours.map(|h| h * 3600), "note": note });
-    print(&[ask::send(asked, Method::POST, "/v1/measures", Some(body))?])
+    print(&[ask::send(asked, Method::POST, "/v1/measures", Some(body))?], &[])
 }
 
 fn confirm(asked: &Asked, kind: &str, subject: &str) -> Result<(), Failure> {
     let measures = found(asked, kind, Some(subject), false)?;
-    let Some(id) = measures.iter().find(|m| m["state"] == "asked").and_then(|m| m["id"].as_str()) else {
+    let waits =
+        |m: &&Value| m["state"] == "asked" || m["state"] == "in_force" && m["by"] == BY && m["confirmed_by"].is_null();
+    let Some(id) = measures.iter().find(waits).and_then(|m| m["id"].as_str()) else {
         return Err(anyhow!("nothing about {} waits for a person", printable(subject)).into());
     };
     let path = format!("/v1/measures/{}/confirm", encoded(id));
-    print(&[ask::send(asked, Method::POST, &path, Some(json!({})))?])
+    print(&[ask::send(asked, Method::POST, &path, Some(json!({})))?], &[])
 }
 
 fn listings(asked: &Asked, all: bool) -> Result<(), Failure> {
@@ -238,8 +249,9 @@ fn line(text: &str) -> Result<(), Failure> {
     Ok(anstream::stdout().write_all(format!("{text}\n").as_bytes())?)
 }
 
-fn print(measures: &[Value]) -> Result<(), Failure> {
-    let mut table = Table::new(&[
+/// Prints measures; of those among `trying` how often their accounts have still tried to send, and when last.
+fn print(measures: &[Value], trying: &[Value]) -> Result<(), Failure> {
+    let mut columns = vec![
         ("made", Align::Left),
         ("what", Align::Left),
         ("state", Align::Left),
@@ -247,7 +259,11 @@ fn print(measures: &[Value]) -> Result<(), Failure> {
         ("until", Align::Left),
         ("by", Align::Left),
         ("why", Align::Left),
-    ]);
+    ];
+    if !trying.is_empty() {
+        columns.push(("still tries", Align::Left));
+    }
+    let mut table = Table::new(&columns);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let time = |value: &Value| value.as_i64().map(|ms| crate::event::Timestamp(ms).to_string()).unwrap_or_default();
     for m in measures {
@@ -257,7 +273,7 @@ fn print(measures: &[Value]) -> Result<(), Failure> {
         } else {
             (&m["until_ms"], if m["confirmed_by"].is_string() { &m["confirmed_by"] } else { &m["by"] }, &m["why"])
         };
-        table.row(vec![
+        let mut row = vec![
             time(&m["made_ms"]),
             text(&m["kind"]),
             text(&m["state"]).replace('_', " "),
@@ -265,7 +281,14 @@ fn print(measures: &[Value]) -> Result<(), Failure> {
             time(until),
             text(by),
             text(why),
-        ]);
+        ];
+        if !trying.is_empty() {
+            let attempts = trying.iter().find(|a| a["measure"] == m["id"]);
+            row.push(attempts.map_or_else(String::new, |a| {
+                format!("{} times, last {} from {}", a["refused"], text(&a["last"]), text(&a["client"]))
+            }));
+        }
+        table.row(row);
     }
     line(table.text().trim_end())
 }

@@ -394,7 +394,8 @@ mod tests {
 
     #[test]
     fn the_hands_of_the_reference_can_be_used() {
-        use crate::relays::hands::settings::{FileList, Form, Hook, What};
+        use crate::desk::webhook::settings::Url;
+        use crate::relays::hands::settings::{FileList, Form, Hook, Webhook, What};
         let block: Vec<&str> = REFERENCE.lines().filter_map(|l| l.strip_prefix("#   ")).collect();
         let table = |name: &str, lines: usize| {
             let begin = block.iter().position(|l| *l == name).unwrap();
@@ -407,13 +408,21 @@ mod tests {
             what: What::Stopped,
             form: Form::Postfix,
             reload: vec!["/usr/sbin/postmap".to_owned(), "/etc/postfix/stopped".to_owned()],
-            timeout_s: 10,
+            ..FileList::default()
         };
         assert_eq!(Config::parse(&files, "reference").unwrap().relays.file, [list]);
         let hooks = table("[[relays.hook]]", keys(toml::Table::try_from(Hook::default()).unwrap()));
         let command = vec!["/usr/local/bin/stop-account".to_owned(), "--quiet".to_owned()];
         let hook = Hook { name: "billing".to_owned(), command, ..Hook::default() };
         assert_eq!(Config::parse(&hooks, "reference").unwrap().relays.hook, [hook]);
+        let webhooks = table("[[relays.webhook]]", keys(toml::Table::try_from(Webhook::default()).unwrap()));
+        let webhook = Webhook {
+            name: "panel".to_owned(),
+            url: Url("https://panel.example.net/mailfuse".to_owned()),
+            secret_file: "/etc/mailfuse/panel.secret".to_owned(),
+            ..Webhook::default()
+        };
+        assert_eq!(Config::parse(&webhooks, "reference").unwrap().relays.webhook, [webhook]);
 
         check("[relays.policy]\nlisten = \"0.0.0.0:10040\"\n", "can be reached from other hosts");
         check("[relays.agent]\nlisten = \"10041\"\n", "relays.agent.listen `10041` is not an address and a port");
@@ -422,6 +431,10 @@ mod tests {
         check("[[relays.file]]\npath = \"stopped\"\n", "relays.file `stopped`: path must be a whole path");
         check("[[relays.file]]\npath = \"/x\"\nreload = [\"postmap\"]\n", "reload must be a program by its whole path");
         check("[[relays.hook]]\nname = \"h\"\ncommand = [\"stop\"]\n", "relays.hook `h`: command must be a program");
+        let hook = "[[relays.hook]]\nname = \"h\"\ncommand = [\"/stop\"]\n";
+        check(&format!("{hook}[[relays.webhook]]\nname = \"h\"\nurl = \"https://e.org\"\n"), "another hook or webhook");
+        check("[[relays.webhook]]\nname = \"w\"\nurl = \"ftp://e.org\"\n", "relays.webhook `w`: url: must begin");
+        check("[[relays.webhook]]\nname = \"w\"\nurl = \"https://e.org\"\ntimeout_s = 0\n", "`w`: timeout_s must lie");
     }
 
     #[test]

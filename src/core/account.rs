@@ -24,8 +24,12 @@ use super::verdict::{self, Stratum};
 use super::window::{Counters, UNIT, Windows};
 use crate::event::{Auth, Event, Kind, Outcome, Send};
 
-/// Relay names that are told apart for one account, the last being [`OTHER`].
-const RELAYS_MAX: usize = 32;
+/// Relay names that are told apart for one account at a time, one of them being [`OTHER`].
+pub(super) const RELAYS_MAX: usize = 512;
+/// Bytes of these names.
+pub(super) const RELAYS_BYTES_MAX: usize = 16 * 1024;
+/// From so many names on a place is given to another name rather than a new one made. Most accounts never have as many.
+const RELAYS_FEW: usize = 31;
 
 /// The state of one account; stored packed (`packed`).
 #[derive(Debug, Clone, PartialEq)]
@@ -72,9 +76,14 @@ pub struct Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OnRelays {
     /// Its message went over another relay than it seemed, which was this one, with so many recipients.
-    pub moved: Option<(u8, u32)>,
+    pub moved: Option<(u16, u32)>,
     /// A relay is refused for its address: by whom, and which relay, where the outcome names none.
-    pub refused: Option<(Family, u8)>,
+    pub refused: Option<(Family, u16)>,
+}
+
+/// What a relay is counted by among those that were used. The highest bit is set: older programs counted by the place of its name.
+pub(super) fn relay_key(relay: &str, prints: &Fingerprint) -> u32 {
+    (prints.of(relay) >> 32) as u32 | 1 << 31
 }
 
 /// The damped count of `k` recipients in units of 1/1024: log2(1+k), so that one announcement to a hundred is an event and
@@ -342,7 +351,7 @@ impl Account {
         };
         self.count(at_s, &what, policy);
         if let Some(relay) = &send.relay {
-            sent.relay = self.note_relay(relay, at_s, oldest_s);
+            sent.relay = self.note_relay(relay, at_s, oldest_s, prints);
         }
         let new = sent.new;
         if let Some(incident) = &mut self.incident
@@ -371,7 +380,7 @@ impl Account {
         let hash = prints.of_recipient(&outcome.rcpt);
         let new = self.contacts.learn(hash);
         let domain = domain(&outcome.rcpt);
-        let relay = outcome.relay.as_ref().map_or(0, |relay| self.note_relay(relay, at_s, oldest_s));
+        let relay = outcome.relay.as_ref().map_or(0, |relay| self.note_relay(relay, at_s, oldest_s, prints));
         let key = outcome.queue_id.as_ref().map_or(0, |q| prints.of(q));
         let mut what = Counters {
             refused_quarters: quarters,
@@ -466,24 +475,52 @@ impl Account {
     }
 
     /// Notes the use of a relay. Returns the place of its name, plus one.
-    fn note_relay(&mut self, relay: &str, at_s: u32, oldest_s: u32) -> u8 {
+    fn note_relay(&mut self, relay: &str, at_s: u32, oldest_s: u32, prints: &Fingerprint) -> u16 {
         let place = match self.relay_names.position(relay) {
             Some(place) => place,
-            None if self.relay_names.len() + 1 < RELAYS_MAX => {
-                self.relay_names.push(relay);
-                self.relay_names.len() - 1
-            }
-            // The last place is for all further ones: none of them is to be blamed for the others.
-            None => {
-                if self.relay_names.len() < RELAYS_MAX {
-                    self.relay_names.push(OTHER);
-                }
-                RELAYS_MAX - 1
-            }
+            None => self.place_relay(relay),
         };
-        // There are so few that they are always exact: the place will do for a hash.
-        self.relays.note((place as u64 + 1) << 32, at_s, oldest_s);
-        place as u8 + 1
+        self.relays.note(u64::from(relay_key(relay, prints)) << 32, at_s, oldest_s);
+        place as u16 + 1
+    }
+
+    /// Older programs counted the relays that were used by the place of the name, plus one: a number that no name has.
+    pub(super) fn count_relays_by_name(&mut self, prints: &Fingerprint) {
+        let names = &self.relay_names;
+        self.relays.rename(|key| {
+            let place = (key as usize).checked_sub(1).filter(|place| *place < names.len());
+            place.and_then(|place| names.get(place)).map_or(key, |name| relay_key(name, prints))
+        });
+    }
+
+    /// The place of a relay that has none yet. Of a pool of hundreds an account uses every member in the end: a name of which no
+    /// remembered send and no incident speaks any more makes room. So the names depend on the account's own events alone, and a burst
+    /// is told apart over as many relays as it went.
+    fn place_relay(&mut self, relay: &str) -> usize {
+        let more = Names::taken_by(relay);
+        if self.relay_names.len() >= RELAYS_FEW {
+            let mut used = [false; RELAYS_MAX];
+            let of_incident = self.incident.iter().flat_map(|i| i.totals.relay_places());
+            for place in self.sends.all().map(|s| s.relay).chain(of_incident) {
+                if let Some(used) = usize::from(place).checked_sub(1).and_then(|place| used.get_mut(place)) {
+                    *used = true;
+                }
+            }
+            let free = self.relay_names.iter().enumerate().find(|(place, name)| !used[*place] && *name != OTHER);
+            if let Some((free, less)) = free.map(|(place, name)| (place, Names::taken_by(name)))
+                && self.relay_names.bytes() - less + more <= RELAYS_BYTES_MAX
+            {
+                self.relay_names.replace(free, relay);
+                return free;
+            }
+        }
+        // One place is kept for all that find none: none of them is to be blamed for the others.
+        let has_room = self.relay_names.len() + 1 < RELAYS_MAX && self.relay_names.bytes() + more <= RELAYS_BYTES_MAX;
+        let name = if has_room { relay } else { OTHER };
+        self.relay_names.position(name).unwrap_or_else(|| {
+            self.relay_names.push(name);
+            self.relay_names.len() - 1
+        })
     }
 
     /// Closes the incident as of `due_ms`: what it accounted for must not open the next one.

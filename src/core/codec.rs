@@ -118,6 +118,11 @@ impl<'a> Input<'a> {
         Ok(self.array::<1>()?[0])
     }
 
+    /// The place of a relay's name, plus one. Of one byte where it is below 128, as it always was.
+    pub(super) fn place(&mut self) -> Result<u16, Unreadable> {
+        u16::try_from(self.number()?).map_err(|_| Unreadable("the place of no relay"))
+    }
+
     pub(super) fn number(&mut self) -> Result<u64, Unreadable> {
         let mut n = 0;
         for shift in (0..64).step_by(7) {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::account::RELAYS_MAX;
 use super::alert::{AlertKind, Burst, ContentShare, DomainShare, Pattern, RelayShare, Severity};
 use super::baseline::DAY_S;
 use super::bottom::{self, Bottom};
@@ -29,7 +30,7 @@ const CONTENTS_MAX: usize = 64;
 const OWN_FROM_MS: i64 = DAY_S as i64 * 1000;
 
 /// What a burst put out before the minute of its flag, by minute since 1970; see [`Totals::gather`].
-pub type Before = BTreeMap<i64, Vec<(u8, i64, i64)>>;
+pub type Before = BTreeMap<i64, Vec<(u16, i64, i64)>>;
 
 /// What a burst has put out so far.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -42,8 +43,9 @@ pub struct Totals {
     client_ips: Vec<IpAddr>,
     queue_ids: Vec<Box<str>>,
     domains: Vec<(Box<str>, u64)>,
-    /// By place in the account's relay names plus one (bounded there): messages, recipients.
-    relays: Vec<(u8, u64, u64)>,
+    /// By place in the account's relay names plus one (bounded there): messages, recipients. Below 128 its stored form is that of
+    /// a byte, which it was.
+    relays: Vec<(u16, u64, u64)>,
     /// How often a counted message turned out to go over another relay. Stored behind the rest.
     #[serde(skip)]
     moves: u64,
@@ -72,11 +74,11 @@ struct Lately {
     /// In minutes since 1970.
     minute: i64,
     /// As [`Totals::relays`]; what moved from one to another in that minute is taken from the first.
-    relays: Vec<(u8, i64, i64)>,
+    relays: Vec<(u16, i64, i64)>,
 }
 
 impl Lately {
-    fn count(&mut self, relay: u8, messages: i64, recipients: i64) {
+    fn count(&mut self, relay: u16, messages: i64, recipients: i64) {
         match self.relays.iter_mut().find(|r| r.0 == relay) {
             Some(entry) => (entry.1, entry.2) = (entry.1 + messages, entry.2 + recipients),
             None => self.relays.push((relay, messages, recipients)),
@@ -181,7 +183,7 @@ impl Totals {
 
     /// The last minute in which an event came, in minutes since 1970, and what the burst put out in it, by place of the relay as in
     /// the account's names plus one: messages and recipients. Below zero where more moved to another relay.
-    pub fn lately(&self) -> (i64, &[(u8, i64, i64)]) {
+    pub fn lately(&self) -> (i64, &[(u16, i64, i64)]) {
         (self.lately.minute, &self.lately.relays)
     }
 
@@ -200,7 +202,7 @@ impl Totals {
         put_signed(out, self.lately.minute);
         put(out, self.lately.relays.len() as u64);
         for &(relay, messages, recipients) in &self.lately.relays {
-            out.push(relay);
+            put(out, relay);
             put_signed(out, messages);
             put_signed(out, recipients);
         }
@@ -209,8 +211,8 @@ impl Totals {
     fn unpack_lately(&mut self, mut from: Input<'_>) -> Result<(), Unreadable> {
         self.moves = from.number()?;
         self.lately.minute = from.signed()?;
-        for _ in 0..from.count(usize::from(u8::MAX), 3)? {
-            let share = (from.byte()?, from.signed()?, from.signed()?);
+        for _ in 0..from.count(RELAYS_MAX, 3)? {
+            let share = (from.place()?, from.signed()?, from.signed()?);
             self.lately.relays.push(share);
         }
         if from.left() > 0 { Err(Unreadable("a damaged incident")) } else { Ok(()) }
@@ -288,7 +290,7 @@ impl Totals {
     }
 
     /// A message that was counted went through another relay than it seemed; 0 is none.
-    pub fn move_relay(&mut self, from: u8, to: u8, recipients: u32) {
+    pub fn move_relay(&mut self, from: u16, to: u16, recipients: u32) {
         if let Some(entry) = self.relays.iter_mut().find(|r| r.0 == from) {
             entry.1 = entry.1.saturating_sub(1);
             entry.2 = entry.2.saturating_sub(u64::from(recipients));
@@ -303,7 +305,7 @@ impl Totals {
     }
 
     /// Counts one message on a relay.
-    fn count_relay(&mut self, relay: u8, recipients: u32) {
+    fn count_relay(&mut self, relay: u16, recipients: u32) {
         if let Some(entry) = self.relays.iter_mut().find(|r| r.0 == relay) {
             entry.1 += 1;
             entry.2 += u64::from(recipients);
@@ -365,14 +367,20 @@ impl Totals {
         })
     }
 
+    /// Places of the relays that it speaks of, plus one.
+    pub(super) fn relay_places(&self) -> impl Iterator<Item = u16> {
+        self.relays.iter().map(|r| r.0).chain(self.lately.relays.iter().map(|r| r.0))
+    }
+
     /// Its share of each relay, `names` being the account's relay names.
     pub fn relays(&self, names: &Names) -> Vec<RelayShare> {
+        let names: Vec<&str> = names.iter().collect();
         let mut relays: Vec<_> = self
             .relays
             .iter()
             .filter_map(|&(relay, messages, recipients)| {
                 let name = names.get(usize::from(relay).checked_sub(1)?)?;
-                Some(RelayShare { relay: name.to_owned(), messages, recipients })
+                Some(RelayShare { relay: (*name).to_owned(), messages, recipients })
             })
             .collect();
         relays.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.relay.cmp(&b.relay)));

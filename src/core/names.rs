@@ -48,6 +48,24 @@ impl Names {
         self.len += 1;
     }
 
+    /// Gives a place to another name, which is not there yet.
+    pub fn replace(&mut self, place: usize, name: &str) {
+        let names = std::mem::take(self);
+        for (at, kept) in names.iter().enumerate() {
+            self.push(if at == place { name } else { kept });
+        }
+    }
+
+    /// Bytes that a name takes, with its length.
+    pub fn taken_by(name: &str) -> usize {
+        HEAD + name.len()
+    }
+
+    /// Bytes that they take, with their lengths.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn raw(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &self.bytes[..];
         std::iter::from_fn(move || {

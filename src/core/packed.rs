@@ -6,10 +6,10 @@
 //!
 //! How large it can be: 2 x 65,536 wide contacts take at most 0.4 MB; each of at most 2,048 sends
 //! ([`SENDS_MAX`](super::sends::SENDS_MAX)) at most 1.5 kB (its texts are bounded, `sends`; fingerprints are 70 bytes), 3.1 MB; sketches 0.14 MB; ids of
-//! events 0.12 MB; what two incidents are put back to 0.06 MB (8,192 contacts each); the incident, relays and the rest less than
-//! 0.14 MB. Together that is below [`PACKED_MAX`].
+//! events 0.12 MB; what two incidents are put back to 0.06 MB (8,192 contacts each); relays 0.03 MB (16 kB of names, and what an incident
+//! put on each); the incident and the rest less than 0.14 MB. Together that is below [`PACKED_MAX`].
 
-use super::account::Account;
+use super::account::{Account, RELAYS_MAX};
 use super::baseline::Baseline;
 use super::before;
 use super::codec::{Input, Unreadable, put_name, put_near, put_signed, put_text};
@@ -25,16 +25,17 @@ use super::verdict::Stratum;
 use super::version1::Windows1;
 use super::window::{Spans, Windows};
 
-/// Version of the form that is written. Version 2 knew neither contents nor new recipients of sends and incidents; version 1
+/// Versions of the form that are written: the later one says that there are more relay names than older programs can tell apart, and
+/// is read as the other is. Version 2 knew neither contents nor new recipients of sends and incidents; version 1
 /// had other windows, too.
 const VERSION: u8 = 3;
+const VERSION_MANY_RELAYS: u8 = 4;
+/// Relay names that older programs can tell apart.
+const RELAYS_OF_VERSION: usize = 127;
 const VERSION_2: u8 = 2;
 const VERSION_1: u8 = 1;
 /// No packed account is larger, in bytes.
 pub const PACKED_MAX: usize = 4_000_000;
-/// Relay names of one account.
-const RELAYS_MAX: usize = 256;
-
 const HAS_TENANT: u8 = 1;
 const HAS_INCIDENT: u8 = 2;
 const HAS_CLEARED: u8 = 4;
@@ -48,7 +49,8 @@ const OF_NEWER: u8 = 1 << 7;
 /// Packs an account, appending to `out`. `prints` are those that its hashes were made with.
 pub fn pack(account: &Account, prints: &Fingerprint, out: &mut Vec<u8>) {
     let clock_s = account.now_s();
-    out.push(VERSION);
+    let has_many = account.relay_names.len() > RELAYS_OF_VERSION;
+    out.push(if has_many { VERSION_MANY_RELAYS } else { VERSION });
     put_text(out, &account.name);
     let stratum = match account.stratum {
         Stratum::Unknown => 0,
@@ -137,7 +139,7 @@ pub fn unpack(packed: &[u8], prints: &Fingerprint, spans: &Spans) -> Result<Acco
     }
     let mut from = Input::new(packed);
     let version = from.byte()?;
-    if ![VERSION_1, VERSION_2, VERSION].contains(&version) {
+    if ![VERSION_1, VERSION_2, VERSION, VERSION_MANY_RELAYS].contains(&version) {
         return Err(Unreadable("another version"));
     }
     let name = from.text()?;
@@ -171,6 +173,7 @@ pub fn unpack(packed: &[u8], prints: &Fingerprint, spans: &Spans) -> Result<Acco
     account.recipients = Recent::unpack(&mut from, &recipient_uses, clock_s)?;
     account.domains = Recent::unpack(&mut from, &uses, clock_s)?;
     account.relays = Recent::unpack(&mut from, &[], clock_s)?;
+    account.count_relays_by_name(prints);
     account.windows = match version {
         VERSION_1 => Windows1::unpack(&mut from)?.timeline(spans, clock_s),
         _ => Windows::unpack(&mut from, clock_s)?,
@@ -229,3 +232,44 @@ part!(Sends, |s, out| s.pack(out, 0, &Fingerprint::new(&[0; 16])), |from| Self::
     &Fingerprint::new(&[0; 16]),
     VERSION
 ));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::account::relay_key;
+
+    #[test]
+    fn relays_that_an_older_program_counted_by_their_place_are_counted_by_their_name() {
+        let (prints, spans) = (Fingerprint::new(&[7; 16]), Spans::default());
+        let mut account = Account::new("ann@a.example", 1_700_000_000_000, Stratum::New);
+        for (place, name) in ["out-1", "out-2"].into_iter().enumerate() {
+            account.relay_names.push(name);
+            account.relays.note((place as u64 + 1) << 32, account.now_s() - place as u32, 0);
+        }
+        let packed = |account: &Account| {
+            let mut bytes = Vec::new();
+            pack(account, &prints, &mut bytes);
+            bytes
+        };
+        let read = unpack(&packed(&account), &prints, &spans).unwrap();
+        let mut wanted = Recent::default();
+        for (name, ago_s) in [("out-1", 0), ("out-2", 1)] {
+            wanted.note(u64::from(relay_key(name, &prints)) << 32, account.now_s() - ago_s, 0);
+        }
+        assert_eq!(read.relays, wanted);
+        assert_eq!(unpack(&packed(&read), &prints, &spans).unwrap().relays, wanted, "once");
+    }
+
+    #[test]
+    fn many_relays_are_of_a_version_that_older_programs_refuse() {
+        let (prints, spans) = (Fingerprint::new(&[7; 16]), Spans::default());
+        for (names, version) in [(127, VERSION), (128, VERSION_MANY_RELAYS), (512, VERSION_MANY_RELAYS)] {
+            let mut account = Account::new("ann@a.example", 1_700_000_000_000, Stratum::New);
+            (0..names).for_each(|n| account.relay_names.push(&format!("out-{n}")));
+            let mut bytes = Vec::new();
+            pack(&account, &prints, &mut bytes);
+            assert_eq!(bytes[0], version, "{names}");
+            assert_eq!(unpack(&bytes, &prints, &spans).unwrap().relay_names, account.relay_names);
+        }
+    }
+}

@@ -161,6 +161,13 @@ impl Recent {
         Ok(Self::Sketch(marks))
     }
 
+    /// Gives those that are kept exactly other keys.
+    pub(super) fn rename(&mut self, key_of: impl Fn(u32) -> u32) {
+        if let Self::Exact(seen) = self {
+            seen.iter_mut().for_each(|(key, _)| *key = key_of(*key));
+        }
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         match self {

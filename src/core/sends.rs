@@ -41,7 +41,7 @@ pub struct Sent {
     /// What is so about it, of [`mark`].
     pub marks: u8,
     /// Place in the account's relay names, plus one; 0 where the relay is not known yet.
-    pub relay: u8,
+    pub relay: u16,
     /// Where the client connected from.
     pub client_ip: Option<IpAddr>,
     /// Queue id, kept from when the send first brings something new or refused; domains of these recipients, and the smallest
@@ -429,7 +429,7 @@ impl Sent {
             _ => {}
         }
         if !is(flag::SAME_RELAY) {
-            out.push(self.relay);
+            put(out, self.relay);
         }
         if !is(flag::ONE_RECIPIENT) {
             put(out, self.recipients);
@@ -480,7 +480,7 @@ impl Sent {
             flag::SAME_IP => after.client_ip,
             _ => None,
         };
-        let relay = if is(flag::SAME_RELAY) { after.relay } else { from.byte()? };
+        let relay = if is(flag::SAME_RELAY) { after.relay } else { from.place()? };
         let recipients = if is(flag::ONE_RECIPIENT) { 1 } else { from.u32()? };
         let new = if is(flag::ALL_NEW) { recipients } else { from.u32()? };
         let refused = if is(flag::REFUSED) { from.u32()? } else { 0 };

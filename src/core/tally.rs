@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::account::{Account, OnRelays};
 use super::beat;
+use super::incident::Before;
 use super::replies::Family;
 use super::signal::{BurstKind, BurstMinute, MINUTE_MS, Part, RelayCount, RelayMinute, RelaysKind, Signal, minute_of};
 use crate::event::{Event, Kind, Timestamp};
@@ -155,7 +156,7 @@ impl Tally {
             }
             Kind::Outcome(outcome) => {
                 let names = account.relay_names();
-                let name = |place: u8| names.get(usize::from(place).checked_sub(1)?);
+                let name = |place: u16| names.get(usize::from(place).checked_sub(1)?);
                 if let (Some((from, recipients)), Some(to)) = (on.moved, outcome.relay.as_deref()) {
                     let from = name(from).map(|from| self.place(from));
                     let to = self.place(to);
@@ -246,7 +247,7 @@ impl Tally {
     }
 
     /// An account is flagged. `before` is what its burst put out earlier than in the minute of the flag.
-    pub(super) fn flagged(&mut self, place: usize, account: &Account, before: BTreeMap<i64, Vec<(u8, i64, i64)>>) {
+    pub(super) fn flagged(&mut self, place: usize, account: &Account, before: Before) {
         if beat::is_beat(account.name()) {
             return;
         }
@@ -330,13 +331,13 @@ fn burst(account: &Account) -> Option<BurstMinute> {
     burst_of(account, minute, totals.seq(), shares)
 }
 
-fn burst_of(account: &Account, minute: i64, seq: u64, shares: &[(u8, i64, i64)]) -> Option<BurstMinute> {
+fn burst_of(account: &Account, minute: i64, seq: u64, shares: &[(u16, i64, i64)]) -> Option<BurstMinute> {
     let incident = account.incident.as_deref()?;
-    let names = account.relay_names();
+    let names: Vec<&str> = account.relay_names().iter().collect();
     let mut relays: Vec<RelayCount> = shares
         .iter()
         .filter_map(|&(relay, messages, recipients)| {
-            let relay = names.get(usize::from(relay).checked_sub(1)?)?.to_owned();
+            let relay = (*names.get(usize::from(relay).checked_sub(1)?)?).to_owned();
             Some(RelayCount { relay, messages, recipients, refused: BTreeMap::new() })
         })
         .collect();

@@ -8,6 +8,7 @@ use super::account::Account;
 use super::baseline::Baseline;
 use super::codec::{Input, Unreadable};
 use super::contacts::Contacts;
+use super::fingerprint::Fingerprint;
 use super::incident::Incident;
 use super::networks::Networks;
 use super::recent::Recent;
@@ -119,7 +120,7 @@ impl Sends1 {
                 new: s.new,
                 refused: s.refused,
                 marks: marks.into_iter().filter(|m| m.0).fold(0, |all, (_, mark)| all | mark),
-                relay: s.relay,
+                relay: s.relay.into(),
                 client_ip: s.client_ip,
                 ..Sent::default()
             }
@@ -152,8 +153,8 @@ pub struct Account1 {
 }
 
 impl Account1 {
-    /// The account, which has counted in windows of these spans.
-    pub fn account(self, spans: &Spans) -> Account {
+    /// The account, which has counted in windows of these spans, and whose hashes were made with `prints`.
+    pub fn account(self, spans: &Spans, prints: &Fingerprint) -> Account {
         let mut account = Account::new(&self.name, self.clock_ms, self.stratum);
         account.windows = self.windows.timeline(spans, account.now_s());
         account.tenant = self.tenant;
@@ -166,6 +167,7 @@ impl Account1 {
         account.networks = self.networks;
         account.sends = self.sends.sends();
         account.relay_names = self.relay_names.iter().collect();
+        account.count_relays_by_name(prints);
         account.repeats = Some(self.repeats).filter(|r| !r.is_default()).map(Box::new);
         account.cleared_ms = self.cleared_ms;
         account.incident = self.incident.map(Box::new);

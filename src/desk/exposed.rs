@@ -1,6 +1,7 @@
-//! What relays bear, as the active desk learns it from the detectors' signals: a thread follows their topic, so that brokers that
-//! are slow to answer hold up no alert.
+//! What relays bear and which stops are served, as the active desk learns it from the signals topic: a thread follows it, so that
+//! brokers that are slow to answer hold up no alert.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use crate::kafka::Kafka;
 use crate::kafka::outlet::now_ms;
 use crate::relays::Settings;
 use crate::relays::burden::burdens;
-use crate::relays::decide::Burden;
+use crate::relays::decide::{Burden, MEASURES_MAX};
 use crate::relays::exposure;
 use crate::relays::signals::{Error, Follower};
 
@@ -28,6 +29,8 @@ struct Known {
     exposure: exposure::Exposure,
     /// Whether all that was told so far is in.
     is_all: bool,
+    /// Stops that were served, which the desk has not been told: when, in milliseconds since 1970, by the measure's id.
+    served: BTreeMap<String, i64>,
 }
 
 /// Follows the signals topic until it is dropped.
@@ -45,7 +48,11 @@ impl Exposed {
     /// Where the system gives no thread.
     pub(super) fn start(kafka: &Kafka, settings: &Settings) -> std::io::Result<Self> {
         let span_s = settings.pull.window_s;
-        let known = Arc::new(Mutex::new(Known { exposure: exposure::Exposure::new(span_s), is_all: false }));
+        let known = Arc::new(Mutex::new(Known {
+            exposure: exposure::Exposure::new(span_s),
+            is_all: false,
+            served: BTreeMap::new(),
+        }));
         let stopping = Arc::new(AtomicBool::new(false));
         let (kafka, theirs, ends) = (kafka.clone(), Arc::clone(&known), Arc::clone(&stopping));
         let run = move || run(&kafka, span_s, &theirs, &ends);
@@ -59,6 +66,10 @@ impl Exposure for Exposed {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // Which incidents stand is the book's to say.
         known.is_all.then(|| burdens(&self.settings, &known.exposure, window_s, now_ms, &|_| true))
+    }
+
+    fn served(&mut self) -> BTreeMap<String, i64> {
+        std::mem::take(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner).served)
     }
 }
 
@@ -88,10 +99,20 @@ fn follow(kafka: &Kafka, span_s: u32, known: &Mutex<Known>, stopping: &AtomicBoo
     let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
     let empty = exposure::Exposure::new(span_s);
     let mut follower = Follower::new(kafka, &empty, now_ms())?;
-    *lock() = Known { exposure: empty, is_all: false };
+    {
+        let mut known = lock();
+        (known.exposure, known.is_all) = (empty, false);
+    }
     while !stopping.load(Ordering::Acquire) {
         let mut known = lock();
-        let taken = follower.take(&mut known.exposure, TAKE)?;
+        let Known { exposure, served, .. } = &mut *known;
+        let mut note = |word: crate::relays::served::Served| {
+            // Beyond it the grace has to do.
+            if served.len() < MEASURES_MAX {
+                served.entry(word.measure).or_insert(word.at.0);
+            }
+        };
+        let taken = follower.take(exposure, &mut note, TAKE)?;
         known.exposure.forget(now_ms());
         if follower.is_caught_up() && !known.is_all {
             known.is_all = true;

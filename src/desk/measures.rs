@@ -1,6 +1,8 @@
 //! The decision at the desk: what alerts, burdens and people lead to, as records of the desk topic, lines of the audit, and notices.
 //! Pure; the active desk holds one.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::book::Book;
@@ -26,6 +28,11 @@ const CAP_S: u32 = 3600;
 pub trait Exposure: std::fmt::Debug + Send {
     /// One for each relay that bears anything; `None` for as long as it is not known.
     fn burdens(&mut self, window_s: u32, now_ms: i64) -> Option<Vec<Burden>>;
+
+    /// Stops that a policy service has served, each once: when, in milliseconds since 1970, by the measure's id.
+    fn served(&mut self) -> BTreeMap<String, i64> {
+        BTreeMap::new()
+    }
 }
 
 /// No relay bears anything.
@@ -125,7 +132,10 @@ impl Measures {
             return Written::default();
         }
         self.looked_ms = now_ms;
-        let outcome = match self.exposure.burdens(self.settings.pull.window_s, now_ms) {
+        let served = self.exposure.served();
+        let effective: Vec<Change> =
+            served.iter().filter_map(|(id, at_ms)| self.decider.served(id, *at_ms, now_ms)).collect();
+        let mut outcome = match self.exposure.burdens(self.settings.pull.window_s, now_ms) {
             Some(mut burdens) => {
                 for burden in &mut burdens {
                     burden.burst.retain(|share| book.incident(&share.incident).is_some_and(stands));
@@ -134,6 +144,7 @@ impl Measures {
             }
             None => Outcome { changes: self.decider.expire(now_ms), ..Outcome::default() },
         };
+        outcome.changes.splice(0..0, effective);
         self.written(outcome, ledger, now_ms)
     }
 
@@ -150,9 +161,19 @@ impl Measures {
         now_ms: i64,
     ) -> Result<(Written, Value), Refused> {
         let changes = match wish {
-            MeasureWish::Confirm { id, rights, .. } => {
+            MeasureWish::Confirm { id, rights, note } => {
                 rights.may(self.decider.measure(&id).map(|m| m.kind))?;
-                vec![self.decider.confirm(&id, who, now_ms)?]
+                let change = self.decider.confirm(&id, who, now_ms)?;
+                if change.told.is_none() {
+                    // It was in force before: that somebody stands behind it is news for hands in `confirm` alone.
+                    let measure = change.measure;
+                    let answer = serde_json::to_value(&measure).unwrap_or_default();
+                    let what = format!("{}.confirmed", measure.kind.name());
+                    let line = ledger.audit(&what, about(&measure), &word(who, now_ms, note));
+                    let records = vec![line, Record::Measure(Box::new(measure))];
+                    return Ok((Written { records, ..Written::default() }, answer));
+                }
+                vec![change]
             }
             MeasureWish::End { id, note, rights } => {
                 rights.may(self.decider.measure(&id).map(|m| m.kind))?;
@@ -360,14 +381,20 @@ fn audited(change: &Change, ledger: &mut Ledger, now_ms: i64) -> Option<Record> 
         Some(ended) => (&ended.by, &ended.why),
         None => (m.confirmed_by.as_ref().unwrap_or(&m.by), &m.why),
     };
+    let word = word(by, now_ms, Some(note.clone()));
+    Some(ledger.audit(&format!("{}.{}", m.kind.name(), m.state.name()), about(m), &word))
+}
+
+fn about(m: &Measure) -> About {
     let (account, relay) = match m.kind {
         Kind::Pull => (None, Some(m.subject.clone())),
         Kind::Stop | Kind::Throttle => (Some(m.subject.clone()), None),
     };
-    let about =
-        About { incident: Some(m.incident.clone()), account, relay, measure: Some(m.id.clone()), ..About::default() };
-    let word = Word { by: by.clone(), at: Timestamp(now_ms), note: Some(note.clone()) };
-    Some(ledger.audit(&format!("{}.{}", m.kind.name(), m.state.name()), about, &word))
+    About { incident: Some(m.incident.clone()), account, relay, measure: Some(m.id.clone()), ..About::default() }
+}
+
+fn word(by: &str, now_ms: i64, note: Option<String>) -> Word {
+    Word { by: by.to_owned(), at: Timestamp(now_ms), note }
 }
 
 fn order(new: NewMeasure, book: &Book) -> Result<Order, Refused> {

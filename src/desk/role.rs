@@ -278,8 +278,9 @@ impl<'a> Active<'a> {
         let hands = Hands::new(&shared.settings)?;
         let mut deliveries = Deliveries::new(&shared.settings.endpoints(), &shared.settings.link);
         let (mut book, mut clerk) = (Book::default(), Clerk::default());
-        // Without pools there is nothing to pull, and nobody needs the topic.
-        let exposure: Box<dyn Exposure> = match shared.relays.pool.is_empty() {
+        // Without pools there is nothing to pull, without a policy service no stop is served, and nobody needs the topic.
+        let is_unused = shared.relays.pool.is_empty() && shared.relays.policy.listen.is_empty();
+        let exposure: Box<dyn Exposure> = match is_unused {
             true => Box::<Unexposed>::default(),
             false => Box::new(Exposed::start(kafka, &shared.relays)?),
         };
@@ -352,7 +353,7 @@ impl<'a> Active<'a> {
             deliveries,
             clerk,
             relays,
-            running: hooks::Running::new(&shared.relays.hook, calls, &shared.metrics)?,
+            running: hooks::Running::new(&shared.relays, calls, &shared.metrics)?,
             lists,
             reader,
             hands,

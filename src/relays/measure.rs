@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::decide::BY;
 use crate::desk::notice::AccountShare;
 use crate::event::Timestamp;
 
@@ -143,6 +144,21 @@ impl Measure {
     pub fn in_force_since_ms(&self) -> Option<i64> {
         let state = self.ended.as_ref().map_or(self.state, |ended| ended.was.unwrap_or(State::InForce));
         self.since_ms.filter(|_| state == State::InForce)
+    }
+
+    /// Whether a person stands behind it: one ordered it, or confirmed it.
+    pub fn is_by_person(&self) -> bool {
+        self.by != BY || self.confirmed_by.is_some()
+    }
+
+    /// Whether a hand of this mode does it, once it is in force. That it is says already what the mode of its tenant or pool lets
+    /// happen, so that the lesser of the two counts: a hand in `confirm` does what a person stands behind, one in `shadow` nothing.
+    pub fn is_for(&self, hand: Mode) -> bool {
+        match hand {
+            Mode::Auto => true,
+            Mode::Confirm => self.is_by_person(),
+            Mode::Shadow => false,
+        }
     }
 
     /// Whether it has not ended by a record.

@@ -3,7 +3,8 @@
 //!
 //! [`settings`] knows the pools, [`exposure`] what the detectors' signals say about each relay, [`burden`] puts
 //! the two together, [`decide`] decides, [`measure`] is one
-//! thing that was decided, and [`standing`] all that is in force now: what every hand answers from. All of them are pure.
+//! thing that was decided, [`standing`] all that is in force now: what every hand answers from, and [`served`] the word that a stop
+//! works. All of them are pure.
 //! [`signals`] reads the detectors' topic; `follow` brings what was decided from the desk topic to the [`board`] of every
 //! instance, from which its [`hands`] answer. [`listing`] asks blocklists for the relays' addresses.
 
@@ -17,6 +18,7 @@ pub mod listing;
 pub mod measure;
 pub mod people;
 mod pulls;
+pub mod served;
 pub mod settings;
 pub mod signals;
 pub mod standing;

@@ -34,15 +34,20 @@ pub struct Order {
 }
 
 impl Decider {
-    /// Confirms a measure that waits for a person. The floor of a pool holds for people, too.
+    /// Confirms a measure that waits for a person; or one that is in force by itself, which hands in `confirm` do then, too: it
+    /// lasts as long as before. The floor of a pool holds for people, too.
     ///
     /// # Errors
     /// Where there is no such measure, where it does not wait, or where the pool would have too few relays.
     pub fn confirm(&mut self, id: &str, who: &str, now_ms: i64) -> Result<Change, Refused> {
         let measure = self.known(id)?;
+        if measure.is_in_force(now_ms) && !measure.is_by_person() {
+            let confirmed = Measure { confirmed_by: Some(who.to_owned()), ..measure };
+            return Ok(self.change(confirmed, None));
+        }
         if measure.state != State::Asked || measure.until_ms <= now_ms {
             return Err(Refused::Conflict(format!(
-                "it is {}: only what is asked can be confirmed",
+                "it is {}: only what is asked, or in force by itself, can be confirmed",
                 measure.state.name().replace('_', " ")
             )));
         }
@@ -139,6 +144,14 @@ impl Decider {
         let open =
             self.open(Kind::Stop, account).filter(|m| m.state == State::InForce && m.done_ms.is_none()).cloned()?;
         Some(self.change(Measure { done_ms: Some(now_ms), ..open }, None))
+    }
+
+    /// A policy service has served a stop, at `at_ms` of its own clock (milliseconds since 1970): relays need not wait.
+    pub fn served(&mut self, id: &str, at_ms: i64, now_ms: i64) -> Option<Change> {
+        let stop = self.measure(id).filter(|m| m.kind == Kind::Stop && m.state == State::InForce);
+        let stop = stop.filter(|m| m.done_ms.is_none()).cloned()?;
+        let since_ms = stop.since_ms.unwrap_or(stop.made_ms);
+        Some(self.change(Measure { done_ms: Some(at_ms.min(now_ms).max(since_ms)), ..stop }, None))
     }
 
     /// An account may send again: somebody released it, or its owner has a new password.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
-use super::hands::settings::{self as hands, Agent, FileList, Hook, Policy};
+use super::hands::settings::{self as hands, Agent, FileList, Hook, Maps, Policy, Webhook};
 use super::listing::settings as listing;
 use super::measure::Mode;
 
@@ -29,6 +29,10 @@ pub struct Settings {
     pub file: Vec<FileList>,
     /// Programs that the active desk runs.
     pub hook: Vec<Hook>,
+    /// Receivers to which the active desk posts.
+    pub webhook: Vec<Webhook>,
+    /// The lists that are fetched over HTTP.
+    pub maps: Maps,
     /// The policy service for Postfix.
     pub policy: Policy,
     /// The server of HAProxy's agent checks.
@@ -131,6 +135,8 @@ impl Default for Settings {
             pool: Vec::new(),
             file: Vec::new(),
             hook: Vec::new(),
+            webhook: Vec::new(),
+            maps: Maps::default(),
             policy: Policy::default(),
             agent: Agent::default(),
             listing: listing::Settings::default(),
@@ -253,7 +259,7 @@ impl Settings {
         if asks.is_some() && addresses.is_empty() {
             return bad("relays.listing.zone: no member of [[relays.pool]] has an address to ask for".to_owned());
         }
-        hands::check(&self.policy, &self.agent, &self.file, &self.hook)
+        hands::check(self)
     }
 
     /// The member that events call `host`, and its pool.

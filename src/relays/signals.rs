@@ -1,4 +1,4 @@
-//! Brings the signals topic into an [`Exposure`], a few records at a time, for who has a loop of his own.
+//! Brings the signals topic into an [`Exposure`], and tells of stops that were served, a few records at a time, for who has a loop of his own.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::exposure::Exposure;
+use super::served::Served;
 use crate::core::signal::Signal;
 use crate::kafka::client::{self, Context, client_config};
 use crate::kafka::settings::Kafka;
@@ -82,19 +83,31 @@ impl Follower {
         Ok(Self { consumer, topic, is_caught_up: false, unusable: 0 })
     }
 
-    /// Takes what has come, at most `max` records, and does not wait for more. Returns how many there were.
+    /// Takes what has come, at most `max` records, and does not wait for more. Stops that were served go to `served`. Returns how
+    /// many records there were.
     ///
     /// # Errors
     /// Where the topic is gone, was made anew, or may not be read: begin anew with an empty [`Exposure`]. What passes by itself is
     /// waited out.
-    pub fn take(&mut self, exposure: &mut Exposure, max: usize) -> Result<usize, Error> {
+    pub fn take(
+        &mut self,
+        exposure: &mut Exposure,
+        served: &mut dyn FnMut(Served),
+        max: usize,
+    ) -> Result<usize, Error> {
         for taken in 0..max {
             match self.consumer.poll(Duration::ZERO) {
                 None => return Ok(taken),
                 Some(Ok(message)) => {
                     let Some(value) = message.payload() else { continue };
-                    match Signal::read(message.key().unwrap_or_default(), value) {
-                        Ok(signal) => exposure.take(&signal),
+                    let key = message.key().unwrap_or_default();
+                    let read = if Served::is_key(key) {
+                        Served::read(value).map(&mut *served)
+                    } else {
+                        Signal::read(key, value).map(|signal| exposure.take(&signal)).map_err(|e| e.to_string())
+                    };
+                    match read {
+                        Ok(()) => {}
                         Err(e) => {
                             self.unusable += 1;
                             // The first tells it; all of them would fill a disk.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::measure::{Kind, Measure, State};
+use super::measure::{Kind, Measure, Mode, State};
 
 /// The measures in force, by whom they are about. An account that is stopped and throttled is stopped.
 #[derive(Debug, Clone, Default)]
@@ -60,9 +60,9 @@ impl Standing {
         self.version += u64::from(self.len() != before);
     }
 
-    /// What is in force about an account, as folded: a stop, else a throttle.
-    pub fn account(&self, account: &str, now_ms: i64) -> Option<&Arc<Measure>> {
-        let in_force = |m: &&Arc<Measure>| m.is_in_force(now_ms);
+    /// What is in force about an account, as folded, for a hand of this mode: a stop, else a throttle.
+    pub fn account(&self, account: &str, hand: Mode, now_ms: i64) -> Option<&Arc<Measure>> {
+        let in_force = |m: &&Arc<Measure>| m.is_in_force(now_ms) && m.is_for(hand);
         self.stopped.get(account).filter(in_force).or_else(|| self.throttled.get(account).filter(in_force))
     }
 
@@ -122,22 +122,50 @@ mod tests {
     }
 
     #[test]
+    fn a_hand_serves_what_its_mode_lets_it() {
+        // Who decided, who confirmed, and whom hands in shadow, confirm and auto stop then; another measure may be served in its
+        // place.
+        for (by, confirmed_by, served) in [
+            ("mailfuse", None, [None, None, Some("m-1")]),
+            ("mailfuse", Some("bob"), [None, Some("m-1"), Some("m-1")]),
+            ("bob", None, [None, Some("m-1"), Some("m-1")]),
+            ("bob", Some("bob"), [None, Some("m-1"), Some("m-1")]),
+        ] {
+            let mut standing = Standing::default();
+            let made = measure("m-1", Kind::Stop, "ann", 0, State::InForce);
+            standing.take(Measure { by: by.to_owned(), confirmed_by: confirmed_by.map(str::to_owned), ..made });
+            for (mode, served) in [Mode::Shadow, Mode::Confirm, Mode::Auto].into_iter().zip(served) {
+                assert_eq!(
+                    standing.account("ann", mode, 500).map(|m| &*m.id),
+                    served,
+                    "{by} {confirmed_by:?} {mode:?}"
+                );
+            }
+            let throttle = measure("m-2", Kind::Throttle, "ann", 0, State::InForce);
+            standing.take(Measure { by: "bob".to_owned(), ..throttle });
+            let beside = standing.account("ann", Mode::Confirm, 500).map(|m| &*m.id);
+            assert_eq!(beside, Some(served[1].unwrap_or("m-2")), "a person's throttle beside it");
+        }
+    }
+
+    #[test]
     fn what_is_in_force_ends_by_its_record_or_its_expiry_and_by_no_older_one() {
         let mut standing = Standing::default();
         standing.take(measure("m-1", Kind::Stop, "ann", 0, State::InForce));
         standing.take(measure("m-2", Kind::Throttle, "ann", 0, State::InForce));
         standing.take(measure("m-3", Kind::Pull, "out-1", 0, State::InForce));
         standing.take(measure("m-4", Kind::Stop, "bob", 0, State::Shadow));
-        assert_eq!(standing.account("ann", 500).map(|m| m.kind), Some(Kind::Stop));
-        assert!(standing.account("bob", 500).is_none() && standing.relay("ann", 500).is_none());
+        let account = |standing: &Standing, name: &str, now_ms| standing.account(name, Mode::Auto, now_ms).cloned();
+        assert_eq!(account(&standing, "ann", 500).map(|m| m.kind), Some(Kind::Stop));
+        assert!(account(&standing, "bob", 500).is_none() && standing.relay("ann", 500).is_none());
         assert!(standing.relay("out-1", 999).is_some() && standing.relay("out-1", 1000).is_none());
 
         standing.take(measure("m-5", Kind::Stop, "ann", 400, State::InForce));
         standing.take(measure("m-1", Kind::Stop, "ann", 0, State::Ended));
-        assert_eq!(standing.account("ann", 1200).map(|m| &*m.id), Some("m-5"));
+        assert_eq!(account(&standing, "ann", 1200).map(|m| m.id.clone()), Some("m-5".to_owned()));
         let version = standing.version();
         standing.take(measure("m-5", Kind::Stop, "ann", 400, State::Ended));
-        assert_eq!(standing.account("ann", 500).map(|m| m.kind), Some(Kind::Throttle), "it comes to light again");
+        assert_eq!(account(&standing, "ann", 500).map(|m| m.kind), Some(Kind::Throttle), "it comes to light again");
         assert!(standing.version() > version);
         standing.sweep(1000);
         assert!(standing.all(Kind::Throttle, 500).is_empty() && standing.all(Kind::Pull, 500).is_empty());

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::core::fingerprint::Fingerprint;
 use crate::core::packed;
 use crate::core::policy::Policy;
 use crate::core::shard::{Shard, Unreadable};
@@ -178,11 +179,12 @@ fn read_from(mut from: impl Read, policy: &Arc<Policy>) -> Result<Shard, Error> 
     }
     let mut shard = Shard::new(Arc::clone(policy), Timestamp(head.history_since_ms));
     shard.restore_clock(Timestamp(head.newest_ms));
+    let prints = Fingerprint::new(&policy.key);
     for _ in 0..head.accounts {
         read_record(&mut zstd, &mut bytes)?;
         if magic == MAGIC_1 {
             let account: Account1 = postcard::from_bytes(&bytes)?;
-            shard.restore(account.account(&policy.spans));
+            shard.restore(account.account(&policy.spans, &prints));
         } else {
             let name = packed::name(&bytes).unwrap_or_default();
             shard.restore_packed(name, &bytes)?;

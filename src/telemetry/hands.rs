@@ -1,4 +1,4 @@
-//! The numbers of the hands: policy service, agent checks, files, hooks.
+//! The numbers of the hands: policy service, agent checks, lists, hooks.
 
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct HandsMetrics {
     pub files_written: Counter,
     /// Lists that could not be written, or whose reader could not be told.
     pub files_failed: Counter,
+    /// Names that a list's mode kept out of it: of files once, of maps at each request.
+    pub lists_withheld: Counter,
     policy: Family<OfResult, Counter>,
     policy_seconds: Histogram,
     agent: Family<OfResult, Counter>,
@@ -40,15 +42,16 @@ impl Default for HandsMetrics {
             policy_broken: Counter::default(),
             files_written: Counter::default(),
             files_failed: Counter::default(),
+            lists_withheld: Counter::default(),
             policy: Family::default(),
             policy_seconds: Histogram::new(ANSWER_S),
             agent: Family::default(),
             hooks: Family::default(),
         };
-        for result in ["dunno", "stopped", "throttled"] {
+        for result in ["dunno", "stopped", "throttled", "withheld"] {
             metrics.policy.get_or_create_owned(&OfResult { result });
         }
-        for result in ["ready", "drain", "none"] {
+        for result in ["ready", "drain", "none", "withheld"] {
             metrics.agent.get_or_create_owned(&OfResult { result });
         }
         metrics
@@ -63,18 +66,27 @@ impl HandsMetrics {
         add("hands_known", "1 once it is known what is in force, and hands answer", of(&self.known));
         add("policy_connections", "Connections of the policy service", of(&self.policy_connections));
         add("policy_broken", "Connections of the policy service that were broken off", of(&self.policy_broken));
-        add("policy_answers", "Answers of the policy service", of(&self.policy));
+        let withheld = "withheld: there would be another one, did the hand's mode let it";
+        add("policy_answers", &format!("Answers of the policy service; {withheld}"), of(&self.policy));
         add("policy_answer_seconds", "Time to find an answer of the policy service", of(&self.policy_seconds));
-        add("agent_answers", "Answers to HAProxy's agent checks; none: it was none of ours", of(&self.agent));
+        let agent = format!("Answers to HAProxy's agent checks; none: it was none of ours; {withheld}");
+        add("agent_answers", &agent, of(&self.agent));
         add("list_files_written", "Lists written to disk", of(&self.files_written));
         add("list_file_failures", "Lists not written, or their reader not told", of(&self.files_failed));
-        add("hook_calls", "Calls of hooks, by how they ended", of(&self.hooks));
+        add("lists_withheld", "Names kept out of lists by their mode", of(&self.lists_withheld));
+        add("hook_calls", "Calls of hooks and webhooks, by how they ended; withheld: not made", of(&self.hooks));
     }
 
     /// The policy service has answered.
     pub fn policy(&self, result: &'static str, took: Duration) {
         self.policy.get_or_create_owned(&OfResult { result }).inc();
         self.policy_seconds.observe(took.as_secs_f64());
+    }
+
+    /// How often the policy service has answered so.
+    #[cfg(test)]
+    pub fn policy_answered(&self, result: &'static str) -> u64 {
+        self.policy.get_or_create_owned(&OfResult { result }).get()
     }
 
     /// An agent check was answered.

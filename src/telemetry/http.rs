@@ -52,6 +52,7 @@ mailfuse: names a hijacked mail account, and says why.
 /v1/status             partitions, offsets, checkpoints
 /v1/accounts/{account}  one account: windows, baseline, score, incident
 /v1/maps/stopped       who is stopped, a name and its incident a line; /v1/maps/pulled: relays
+/v1/trying             stopped accounts that still try to send, at this instance
 /v1/desk               which desk this is, and how far
 /v1/incidents          newest first; ?state=open&severity=critical&account=…&tenant=…&campaign=ID&anomaly=ID&before=CURSOR&limit=N
 /v1/incidents/{id}      one incident with its alerts

@@ -389,7 +389,7 @@ fn the_largest_account_has_a_bound() {
             "a@b.example",
             &format!("2001:{:x}::{i:x}", i % 5000),
             &format!("{i}{long}"),
-            &format!("relay{}.{long}{long}{long}", i % 40),
+            &format!("relay{}.{}", i % 600, if i % 40 == 0 { long.repeat(3) } else { String::new() }),
             &rcpts[..if i < 6100 { 1 } else { 40 }],
         );
         event.id = Some(format!("e{i}").into());

@@ -1,5 +1,5 @@
-//! The programs that the active desk runs about measures: a call is recorded before it begins and after it has ended, and what a
-//! program says goes into the incident.
+//! The programs that the active desk runs about measures, and what it posts: a call is recorded before it begins and after it has
+//! ended, and what was answered goes into the incident.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +10,10 @@ use crate::desk::feedback::record::Action as Act;
 use crate::desk::feedback::wish::{NOTE_MAX, Wish};
 use crate::desk::record::Record;
 use crate::kafka::outlet::now_ms;
+use crate::relays::Settings;
+use crate::relays::hands::callee::Callee;
 use crate::relays::hands::hook::{Call, Hooks, Stage};
-use crate::relays::hands::settings::{Hook, Verb};
+use crate::relays::hands::settings::Verb;
 use crate::relays::measure::{Kind, Measure};
 use crate::telemetry::Metrics;
 
@@ -29,12 +31,13 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// With what was recorded of calls, by their keys; `None` where no hook is configured.
+    /// With what was recorded of calls, by their keys; `None` where nobody is to be told.
     pub(super) fn new(
-        hooks: &[Hook],
+        settings: &Settings,
         recorded: BTreeMap<String, Call>,
         metrics: &Arc<Metrics>,
     ) -> std::io::Result<Option<Self>> {
+        let hooks = Callee::all(settings);
         if hooks.is_empty() {
             return Ok(None);
         }
@@ -43,7 +46,7 @@ impl Running {
             .thread_name("desk-hooks")
             .enable_all()
             .build()?;
-        let hooks = Hooks::new(hooks, recorded.into_values(), Arc::clone(metrics));
+        let hooks = Hooks::new(&hooks, recorded.into_values(), Arc::clone(metrics));
         Ok(Some(Self { hooks, runtime, next: Vec::new(), looked: None }))
     }
 
@@ -83,6 +86,7 @@ impl Active<'_> {
         }
         if running.next.is_empty() && running.looked.is_none_or(|at| at.elapsed() >= LOOK) {
             running.looked = Some(Instant::now());
+            running.hooks.note_withheld(self.relays.all(), now_ms);
             for (call, measure) in running.hooks.owed(self.relays.all(), now_ms) {
                 self.records.push(Record::Hook(Box::new(call.clone())));
                 running.next.push((call, measure.clone()));

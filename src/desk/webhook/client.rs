@@ -1,5 +1,5 @@
 //! The sender: one request, one connection, one judgement. Nothing that a receiver answers is kept but its status and
-//! `retry-after`.
+//! `retry-after`; and of who asks for it ([`Client::ask`]) the beginning of its body.
 //!
 //! It knows no proxies, whatever the environment says, and follows no redirects. A name is looked up once for each attempt, and
 //! the connection goes to an address of that very answer which passed [`super::address`]: an answer that changes afterwards
@@ -32,9 +32,9 @@ use super::settings::Endpoint;
 
 /// Time for a connection to one address; there may be a further one to try.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// Of an answer's body no more is read, and then dropped.
+/// Of an answer's body no more is read.
 pub const ANSWER_BYTES_MAX: usize = 4096;
-/// Time for the body of an answer, which says nothing any more.
+/// Time for the body of an answer, which decides nothing any more.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Bytes that the head of an answer may have.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -62,7 +62,7 @@ impl Resolve for SystemResolver {
 #[derive(Debug, thiserror::Error)]
 pub enum BadClient {
     /// The file of authorities.
-    #[error("desk.webhook `{endpoint}`: ca_file: {path}: {why}")]
+    #[error("webhook `{endpoint}`: ca_file: {path}: {why}")]
     Authorities {
         /// The endpoint's name.
         endpoint: String,
@@ -88,6 +88,14 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("allow_private", &self.allow_private).field("within", &self.within).finish()
     }
+}
+
+/// What was answered.
+struct Answer {
+    status: u16,
+    after: Option<Duration>,
+    /// The beginning of it.
+    body: Vec<u8>,
 }
 
 /// Why an attempt came to no answer.
@@ -124,16 +132,23 @@ impl Client {
 
     /// Sends a request. It ends within the endpoint's `timeout_s`, and needs a Tokio runtime with time and I/O.
     pub async fn send(&self, request: &Request) -> Outcome {
+        self.ask(request).await.0
+    }
+
+    /// The same, with the beginning of what was answered: at most [`ANSWER_BYTES_MAX`] bytes, as text.
+    pub async fn ask(&self, request: &Request) -> (Outcome, String) {
         let retry = |why: &str| Outcome::Retry { status: None, after: None, why: why.to_owned() };
         match timeout(self.within, self.exchange(request)).await {
-            Err(_) => retry("no answer in time"),
-            Ok(Err(Failed::Retry(why))) => retry(why),
-            Ok(Err(Failed::Blocked(why))) => Outcome::Blocked { why },
-            Ok(Ok((status, after))) => Outcome::of(status, after),
+            Err(_) => (retry("no answer in time"), String::new()),
+            Ok(Err(Failed::Retry(why))) => (retry(why), String::new()),
+            Ok(Err(Failed::Blocked(why))) => (Outcome::Blocked { why }, String::new()),
+            Ok(Ok(answer)) => {
+                (Outcome::of(answer.status, answer.after), String::from_utf8_lossy(&answer.body).into_owned())
+            }
         }
     }
 
-    async fn exchange(&self, request: &Request) -> Result<(u16, Option<Duration>), Failed> {
+    async fn exchange(&self, request: &Request) -> Result<Answer, Failed> {
         let target = Target::of(&request.url).ok_or_else(|| Failed::Blocked("the address is no URL".to_owned()))?;
         let stream = self.connect(&target).await?;
         if !target.tls {
@@ -228,7 +243,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     target: &Target,
     request: &Request,
-) -> Result<(u16, Option<Duration>), Failed> {
+) -> Result<Answer, Failed> {
     let mut builder = hyper::Request::builder().method(Method::POST).uri(target.path.clone());
     builder = builder.header(HOST, target.authority.clone()).header(CONNECTION, "close");
     for (name, value) in &request.headers {
@@ -243,9 +258,10 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let (mut sender, connection) = handshake.map_err(|_| Failed::Retry("no HTTP connection"))?;
     let exchange = async {
         let response = sender.send_request(sent).await.map_err(|e| Failed::Retry(http_trouble(&e)))?;
-        let answer = (response.status().as_u16(), after(&response));
+        let (status, after) = (response.status().as_u16(), after(&response));
+        let mut answer = Answer { status, after, body: Vec::new() };
         // A receiver that is cut off while it still answers may take that for a failure of ours.
-        let _ = timeout(ANSWER_WITHIN, skip(response.into_body())).await;
+        let _ = timeout(ANSWER_WITHIN, read(response.into_body(), &mut answer.body)).await;
         Ok(answer)
     };
     tokio::pin!(connection, exchange);
@@ -265,11 +281,13 @@ fn after(response: &Response<Incoming>) -> Option<Duration> {
     retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?, now_s)
 }
 
-async fn skip(mut body: Incoming) {
-    let mut read = 0;
-    while read < ANSWER_BYTES_MAX {
+async fn read(mut body: Incoming, kept: &mut Vec<u8>) {
+    while kept.len() < ANSWER_BYTES_MAX {
         match body.frame().await {
-            Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+            Some(Ok(frame)) => {
+                let some = frame.data_ref().map_or(&[][..], |data| data);
+                kept.extend_from_slice(&some[..some.len().min(ANSWER_BYTES_MAX - kept.len())]);
+            }
             Some(Err(_)) | None => return,
         }
     }

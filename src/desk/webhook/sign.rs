@@ -48,7 +48,7 @@ pub struct Keys {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSecret {
     /// None is given.
-    #[error("desk.webhook `{endpoint}` has no secret: name a file in secret_file, or set {variable}")]
+    #[error("webhook `{endpoint}` has no secret: name a file in secret_file, or set {variable}")]
     Missing {
         /// The endpoint's name.
         endpoint: String,

@@ -15,6 +15,7 @@ use super::door::Open;
 use crate::kafka::outlet::now_ms;
 use crate::relays::Settings;
 use crate::relays::board::Board;
+use crate::relays::measure::Mode;
 use crate::telemetry::Metrics;
 
 /// Bytes of a name with its end of line.
@@ -29,17 +30,18 @@ pub(super) struct Agent {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     relays: HashSet<String>,
+    mode: Mode,
     strangers: std::sync::Mutex<HashSet<String>>,
 }
 
 impl Agent {
     pub(super) fn new(settings: &Settings, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
         let relays = settings.members().map(|(_, member)| member.relay.clone()).collect();
-        Self { board, metrics, relays, strangers: std::sync::Mutex::default() }
+        Self { board, metrics, relays, mode: settings.agent.mode, strangers: std::sync::Mutex::default() }
     }
 
-    /// The line for a relay; `None`: it is none of ours, or nobody knows.
-    fn answer(&self, relay: &str, now_ms: i64) -> Option<&'static str> {
+    /// The line for a relay, and how it is counted; `None`: it is none of ours, or nobody knows.
+    fn answer(&self, relay: &str, now_ms: i64) -> Option<(&'static str, &'static str)> {
         if !self.relays.contains(relay) {
             let mut strangers = self.strangers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if strangers.len() < STRANGERS_MAX && strangers.insert(relay.to_owned()) {
@@ -51,7 +53,11 @@ impl Agent {
             return None;
         }
         // Nothing but these two words: others would override HAProxy's own health checks.
-        self.board.look(|standing| if standing.relay(relay, now_ms).is_some() { "drain\n" } else { "ready\n" })
+        self.board.look(|standing| match standing.relay(relay, now_ms) {
+            Some(pull) if pull.is_for(self.mode) => ("drain\n", "drain"),
+            Some(_) => ("ready\n", "withheld"),
+            None => ("ready\n", "ready"),
+        })
     }
 }
 
@@ -77,16 +83,16 @@ pub(super) async fn serve(open: Open, agent: Arc<Agent>) {
         let agent = Arc::clone(&agent);
         tokio::spawn(async move {
             let answered = timeout(PATIENCE, converse(stream, &agent)).await.ok().flatten();
-            agent.metrics.hands.agent(answered.map_or("none", str::trim_ascii_end));
+            agent.metrics.hands.agent(answered.unwrap_or("none"));
             drop(seat);
         });
     }
 }
 
-/// One connection; `None` where it was not answered.
+/// One connection, and how it is counted; `None` where it was not answered.
 async fn converse(mut stream: TcpStream, agent: &Agent) -> Option<&'static str> {
     let mut bytes = Vec::with_capacity(LINE_BYTES_MAX);
-    let said = loop {
+    let (said, counted) = loop {
         if let Some(relay) = name(&bytes).ok()? {
             break agent.answer(relay, now_ms())?;
         }
@@ -96,12 +102,13 @@ async fn converse(mut stream: TcpStream, agent: &Agent) -> Option<&'static str> 
     };
     stream.write_all(said.as_bytes()).await.ok()?;
     stream.shutdown().await.ok()?;
-    Some(said)
+    Some(counted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relays::hands::settings as hands;
     use crate::relays::hands::tests::{board, measure};
     use crate::relays::measure::Kind;
     use crate::relays::settings::{Member, Pool};
@@ -113,11 +120,16 @@ mod tests {
         let pool = Pool { name: "p".to_owned(), member: vec![member("out-1"), member("out-2")], ..Pool::default() };
         let settings = Settings { pool: vec![pool], ..Settings::default() };
         let board = board([measure("m-1", Kind::Pull, "out-1", 0), measure("m-2", Kind::Pull, "else", 0)]);
-        let agent = Agent::new(&settings, board, Arc::new(Metrics::new()));
-        assert_eq!(agent.answer("out-1", 599_999), Some("drain\n"));
-        assert_eq!(agent.answer("out-1", 600_000), Some("ready\n"));
-        assert_eq!(agent.answer("out-2", 0), Some("ready\n"));
+        let agent = Agent::new(&settings, Arc::clone(&board), Arc::new(Metrics::new()));
+        assert_eq!(agent.answer("out-1", 599_999), Some(("drain\n", "drain")));
+        assert_eq!(agent.answer("out-1", 600_000), Some(("ready\n", "ready")));
+        assert_eq!(agent.answer("out-2", 0), Some(("ready\n", "ready")));
         assert_eq!(agent.answer("else", 0), None);
+        for mode in [Mode::Shadow, Mode::Confirm] {
+            let settings = Settings { agent: hands::Agent { mode, ..hands::Agent::default() }, ..settings.clone() };
+            let agent = Agent::new(&settings, Arc::clone(&board), Arc::new(Metrics::new()));
+            assert_eq!(agent.answer("out-1", 0), Some(("ready\n", "withheld")));
+        }
         let unread = Agent::new(&settings, Arc::default(), Arc::new(Metrics::new()));
         assert_eq!(unread.answer("out-1", 0), None);
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -12,9 +12,13 @@ use crate::relays::board::Board;
 
 /// Connections that the system keeps waiting.
 const BACKLOG: u32 = 1024;
+/// The wait where somebody else listens, and how often that is said.
+const AGAIN: Duration = Duration::from_secs(2);
+const SAY: Duration = Duration::from_secs(60);
 
 /// An address that is ours, but that does not listen yet.
 pub(super) struct Closed {
+    key: &'static str,
     socket: TcpSocket,
     address: SocketAddr,
     seats: usize,
@@ -28,12 +32,11 @@ pub(super) struct Open {
 
 impl Closed {
     /// Takes the address.
-    pub(super) fn new(key: &str, address: SocketAddr, connections_max: u32) -> anyhow::Result<Self> {
+    pub(super) fn new(key: &'static str, address: SocketAddr, connections_max: u32) -> anyhow::Result<Self> {
         let taken = || format!("{key}.listen {address}: cannot be listened on; is another instance running?");
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.with_context(taken)?;
-        socket.set_reuseaddr(true).and_then(|()| socket.bind(address)).with_context(taken)?;
+        let socket = bound(address).with_context(taken)?;
         let address = socket.local_addr().with_context(taken)?;
-        Ok(Self { socket, address, seats: connections_max as usize })
+        Ok(Self { key, socket, address, seats: connections_max as usize })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -42,16 +45,43 @@ impl Closed {
 
     /// Listens once it is known what is in force. Until then a connection is refused, which lets mail through and leaves relays
     /// as they are; one that is taken and not answered would make its client wait.
-    pub(super) async fn open(self, board: &Board) -> std::io::Result<Open> {
+    ///
+    /// An address that nobody listens on can be taken twice, so that two instances which are started together find out only here:
+    /// the second says so, and waits for the first to end.
+    pub(super) async fn open(self, board: &Board) -> Open {
         let mut changed = board.watch();
         while !board.is_read() {
             if changed.changed().await.is_err() {
                 break;
             }
         }
-        let listener = self.socket.listen(BACKLOG)?;
-        Ok(Open { listener, seats: Arc::new(Semaphore::new(self.seats)) })
+        let (mut listened, mut said) = (self.socket.listen(BACKLOG), None::<Instant>);
+        loop {
+            match listened {
+                Ok(listener) => return Open { listener, seats: Arc::new(Semaphore::new(self.seats)) },
+                Err(e) if said.is_none_or(|at| at.elapsed() > SAY) => {
+                    said = Some(Instant::now());
+                    tracing::error!(
+                        "{}.listen {}: another instance of this host listens there, this one does not: {e}. Give it an address \
+                         of its own, or none",
+                        self.key,
+                        self.address
+                    );
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(AGAIN).await;
+            listened = bound(self.address).and_then(|socket| socket.listen(BACKLOG));
+        }
     }
+}
+
+/// A socket that has the address. Without the option a restart would have to wait for connections of before to be forgotten.
+fn bound(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 impl Open {
@@ -73,5 +103,36 @@ impl Open {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_that_have_an_address_one_listens_and_the_other_when_that_has_ended() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _entered = runtime.enter();
+        let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let first = Closed::new("relays.policy", loopback, 1).unwrap();
+        let address = first.address();
+        let second = Closed::new("relays.policy", address, 1).unwrap();
+        let board = Arc::new(Board::default());
+        board.set_read();
+        let first = runtime.block_on(first.open(&board));
+        assert!(Closed::new("relays.policy", address, 1).is_err(), "somebody listens by now");
+        let opening = runtime.spawn(async move { second.open(&board).await });
+        let ask = || std::net::TcpStream::connect(address).unwrap();
+        let answers = ask();
+        runtime.block_on(async {
+            let (_, seat) = first.accept().await;
+            drop(seat);
+        });
+        assert!(!opening.is_finished(), "the first has it");
+        drop((answers, first));
+        let second = runtime.block_on(opening).unwrap();
+        assert_eq!(second.listener.local_addr().unwrap(), address);
+        ask();
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lists;
+use super::lists::{self, Rendered};
 use super::process::{self, Ended};
 use super::settings::{FileList, Policy};
 use crate::kafka::outlet::now_ms;
@@ -27,6 +27,7 @@ struct Kept {
     /// Its reader has not been told of it yet.
     is_owed: bool,
     left_out: usize,
+    withheld: usize,
     failures: u32,
     /// Not before.
     not_before: Instant,
@@ -37,14 +38,16 @@ pub(super) async fn keep(list: FileList, policy: Policy, board: Arc<Board>, metr
     let mut changed = board.watch();
     // After a start its reader is told once, because nobody knows whether it was told before.
     let is_owed = !list.reload.is_empty();
-    let mut kept = Kept { list, on_disk: None, is_owed, left_out: 0, failures: 0, not_before: Instant::now() };
+    let mut kept =
+        Kept { list, on_disk: None, is_owed, left_out: 0, withheld: 0, failures: 0, not_before: Instant::now() };
     loop {
         let list = &kept.list;
-        let wanted = board.look(|standing| lists::render(standing, list.what, list.form, &policy, now_ms()));
-        if let Some((text, left_out)) = wanted
+        let wanted = board.look(|standing| lists::render(standing, list, &policy, now_ms()));
+        if let Some(Rendered { text, left_out, withheld }) = wanted
             && Instant::now() >= kept.not_before
         {
             kept.note_left_out(left_out);
+            kept.note_withheld(withheld, &metrics);
             match kept.bring(text).await {
                 Ok(written) => {
                     kept.failures = 0;
@@ -74,6 +77,15 @@ impl Kept {
             );
         }
         self.left_out = left_out;
+    }
+
+    fn note_withheld(&mut self, withheld: usize, metrics: &Metrics) {
+        if withheld > self.withheld {
+            metrics.hands.lists_withheld.inc_by((withheld - self.withheld) as u64);
+            let (path, mode) = (self.list.path.display(), self.list.mode);
+            tracing::info!("{path}: {withheld} names are in force and left out, because its mode is {mode:?}");
+        }
+        self.withheld = withheld;
     }
 
     /// Brings file and reader up to `text`; says whether the file was written.

@@ -1,27 +1,29 @@
-//! Programs that the active desk runs when something is stopped, released, pulled or restored.
+//! Whom the active desk tells when something is stopped, released, pulled or restored: programs that it runs, and receivers to
+//! which it posts ([`Callee`]).
 //!
-//! What is owed is a pure function of the measures and of what was done ([`Ledger`]); [`Hooks`] runs it. A call is recorded
+//! What is owed is a pure function of the measures and of what was done ([`Ledger`]); [`Hooks`] does it. A call is recorded
 //! before it begins and again when it has ended, so that a desk that takes over knows of it: it is made again with the same
 //! idempotency key, never forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use serde::{Deserialize, Serialize};
 
-use super::process::{self, Ended, Outcome};
-use super::settings::{Hook, Verb};
-use crate::relays::measure::{Kind, Measure, State};
+use super::callee::{Callee, Ending, Verdict};
+use super::settings::Verb;
+use crate::relays::measure::{Kind, Measure, Mode, State};
 use crate::telemetry::Metrics;
 
 /// Calls at a time.
 pub const CALLS_MAX: usize = 4;
 /// Attempts at one call.
 pub const ATTEMPTS_MAX: u32 = 20;
-/// What a program ends with that wants to be called again (`EX_TEMPFAIL` of sysexits.h).
-const LATER: i32 = 75;
+/// Bytes of what is told; a pull that many accounts made necessary names fewer of them.
+const INPUT_BYTES_MAX: usize = 16_000;
+/// What is not told because of a mode is remembered so often; then it may be counted again.
+const WITHHELD_MAX: usize = 10_000;
 /// The waits before further attempts, in milliseconds: the first, and the longest.
 const AGAIN_MS: (i64, i64) = (5_000, 300_000);
 /// What ended so lately is news to a hook that was not called for its beginning, in milliseconds.
@@ -35,11 +37,11 @@ const KEEP_MS: i64 = 30 * 86_400_000;
 pub enum Stage {
     /// It was begun; how it ended is not known.
     Begun,
-    /// The program wants it to be tried later, took too long, or could not be run.
+    /// It is to be tried later: whoever was told wants that, took too long, or could not be told.
     Later,
     /// It is done.
     Done,
-    /// The program has refused it, or it was tried too often.
+    /// It was refused, or tried too often.
     Failed,
 }
 
@@ -48,7 +50,7 @@ pub enum Stage {
 pub struct Call {
     /// Always 1.
     pub v: u8,
-    /// The hook's name.
+    /// The name of the hook or webhook.
     pub hook: String,
     /// The measure's id.
     pub measure: String,
@@ -63,13 +65,13 @@ pub struct Call {
     /// Of [`Stage::Later`]: not before, in milliseconds since 1970.
     #[serde(default)]
     pub not_before_ms: i64,
-    /// How the last attempt ended, in words, with what the program wrote.
+    /// How the last attempt ended, in words, with what was answered.
     #[serde(default)]
     pub said: String,
 }
 
 impl Call {
-    /// The same at every attempt, so that the program can tell a repeat.
+    /// The same at every attempt, so that a repeat can be told.
     pub fn key(&self) -> String {
         key(&self.measure, self.verb)
     }
@@ -110,10 +112,11 @@ impl Ledger {
     }
 
     /// The calls that are to be begun at `now_ms`, as they are to be recorded first: of a measure in force its beginning; of one
-    /// that is over its end, where its beginning was tried at all. What a call of before has left unended is tried again.
+    /// that is over its end, where its beginning was tried at all. What a call of before has left unended is tried again. What a
+    /// hook's mode does not let it begin is not owed; what it has begun it ends, whatever its mode is by then.
     pub fn owed<'m>(
         &self,
-        hooks: &[Hook],
+        hooks: &[Callee],
         measures: impl IntoIterator<Item = &'m Measure>,
         now_ms: i64,
     ) -> Vec<(Call, &'m Measure)> {
@@ -122,14 +125,18 @@ impl Ledger {
             let (begin, end) = verbs(measure.kind);
             for hook in hooks {
                 let begun = self.of(&hook.name, &measure.id, begin);
+                let may = measure.is_for(hook.mode);
                 let verb = if measure.is_in_force(now_ms) {
+                    if !may && begun.is_none() {
+                        continue;
+                    }
                     begin
                 } else if measure.state == State::InForce || measure.state == State::Ended {
                     let over_ms = measure.ended.as_ref().map_or(measure.until_ms, |e| e.at_ms);
                     let within_ms = match begun {
                         Some(_) => KEEP_MS,
                         // It wants to know of ends only: of those that come, not of all that ever were.
-                        None if !hook.on.contains(&begin) && measure.since_ms.is_some() => FRESH_MS,
+                        None if may && !hook.on.contains(&begin) && measure.since_ms.is_some() => FRESH_MS,
                         None => continue,
                     };
                     if now_ms - over_ms > within_ms {
@@ -185,21 +192,19 @@ fn is_due(call: &Call, now_ms: i64) -> bool {
 }
 
 /// A call after an attempt.
-fn ended(call: Call, outcome: &Outcome, now_ms: i64) -> Call {
-    let said = outcome.to_string();
-    let wants_more = match outcome.status {
-        Ended::Exited(0) => return Call { stage: Stage::Done, at_ms: now_ms, said, ..call },
-        Ended::Exited(status) => status == LATER,
-        Ended::Killed | Ended::TimedOut | Ended::NotRun => true,
+fn ended(call: Call, ending: Ending, now_ms: i64) -> Call {
+    let said = ending.said;
+    let after = match ending.verdict {
+        Verdict::Done => return Call { stage: Stage::Done, at_ms: now_ms, said, ..call },
+        Verdict::Later(after) if call.attempts < ATTEMPTS_MAX => after,
+        Verdict::Later(_) | Verdict::Refused => return Call { stage: Stage::Failed, at_ms: now_ms, said, ..call },
     };
-    if !wants_more || call.attempts >= ATTEMPTS_MAX {
-        return Call { stage: Stage::Failed, at_ms: now_ms, said, ..call };
-    }
     let wait = AGAIN_MS.0.saturating_mul(1 << call.attempts.saturating_sub(1).min(16)).min(AGAIN_MS.1);
+    let wait = wait.max(after.map_or(0, |after| after.as_millis() as i64));
     Call { stage: Stage::Later, at_ms: now_ms, not_before_ms: now_ms + wait, said, ..call }
 }
 
-/// What a program reads on its standard input, a line of JSON.
+/// What is told: a program reads it on its standard input, a line of JSON; it is the body of what is posted.
 #[derive(Debug, Serialize)]
 struct Input<'a> {
     v: u8,
@@ -221,6 +226,15 @@ struct Input<'a> {
 
 /// The line for a call.
 fn input(call: &Call, measure: &Measure) -> Vec<u8> {
+    let line = line(call, measure);
+    if line.len() <= INPUT_BYTES_MAX || measure.accounts.is_empty() {
+        return line;
+    }
+    let accounts = measure.accounts[..measure.accounts.len() / 2].to_vec();
+    input(call, &Measure { accounts, ..measure.clone() })
+}
+
+fn line(call: &Call, measure: &Measure) -> Vec<u8> {
     let is_relay = measure.kind == Kind::Pull;
     let input = Input {
         v: 1,
@@ -242,24 +256,26 @@ fn input(call: &Call, measure: &Measure) -> Vec<u8> {
 }
 
 /// A call and how it ended.
-type Finished = (Call, Outcome);
+type Finished = (Call, Ending);
 
-/// Runs hooks, for the active desk. Whoever drops it ends what runs.
+/// Makes calls, for the active desk. Whoever drops it ends what runs.
 pub struct Hooks {
-    hooks: Vec<Hook>,
+    hooks: Vec<Callee>,
     ledger: Ledger,
     running: BTreeMap<(String, String), tokio::task::AbortHandle>,
     ended: (Sender<Finished>, Receiver<Finished>),
+    /// Hooks and idempotency keys of what their mode withholds.
+    withheld: BTreeSet<(String, String)>,
     metrics: Arc<Metrics>,
 }
 
 impl Hooks {
     /// With what was recorded of calls.
-    pub fn new(hooks: &[Hook], recorded: impl IntoIterator<Item = Call>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(hooks: &[Callee], recorded: impl IntoIterator<Item = Call>, metrics: Arc<Metrics>) -> Self {
         let mut ledger = Ledger::default();
         recorded.into_iter().for_each(|call| ledger.take(call));
         let ended = crossbeam_channel::bounded(CALLS_MAX);
-        Self { hooks: hooks.to_vec(), ledger, running: BTreeMap::new(), ended, metrics }
+        Self { hooks: hooks.to_vec(), ledger, running: BTreeMap::new(), ended, withheld: BTreeSet::new(), metrics }
     }
 
     /// The calls to be begun now, at most as many as may run. Record each, then [`Hooks::begin`] it.
@@ -273,6 +289,30 @@ impl Hooks {
         owed
     }
 
+    /// Counts what would begin now, did a hook's mode let it; each once.
+    pub fn note_withheld<'m>(&mut self, measures: impl Iterator<Item = &'m Measure>, now_ms: i64) {
+        if self.hooks.iter().all(|h| h.mode == Mode::Auto) {
+            return;
+        }
+        for measure in measures.filter(|m| m.is_in_force(now_ms)) {
+            let verb = verbs(measure.kind).0;
+            for hook in self.hooks.iter().filter(|h| h.on.contains(&verb) && !measure.is_for(h.mode)) {
+                if self.withheld.len() >= WITHHELD_MAX {
+                    self.withheld.clear();
+                }
+                if self.withheld.insert((hook.name.clone(), key(&measure.id, verb))) {
+                    self.metrics.hands.hook(&hook.name, "withheld");
+                    tracing::info!(
+                        "relays.hook `{}`: {} {} is not told, because of its mode",
+                        hook.name,
+                        verb.name(),
+                        measure.subject
+                    );
+                }
+            }
+        }
+    }
+
     /// Begins a call that is recorded. Must be called within a Tokio runtime.
     pub fn begin(&mut self, call: Call, measure: &Measure) {
         let Some(hook) = self.hooks.iter().find(|h| h.name == call.hook).cloned() else { return };
@@ -280,9 +320,9 @@ impl Hooks {
         let name = (call.hook.clone(), call.key());
         let (line, sender) = (input(&call, measure), self.ended.0.clone());
         let task = tokio::spawn(async move {
-            let outcome = process::run(&hook.command, &line, Duration::from_secs(hook.timeout_s.into())).await;
+            let ending = hook.call(&call.key(), &line).await;
             // There is room for all that run.
-            let _ = sender.try_send((call, outcome));
+            let _ = sender.try_send((call, ending));
         });
         self.running.insert(name, task.abort_handle());
     }
@@ -290,9 +330,9 @@ impl Hooks {
     /// The calls that have ended since, to be recorded.
     pub fn finished(&mut self, now_ms: i64) -> Vec<Call> {
         let mut finished = Vec::new();
-        while let Ok((call, outcome)) = self.ended.1.try_recv() {
+        while let Ok((call, ending)) = self.ended.1.try_recv() {
             self.running.remove(&(call.hook.clone(), call.key()));
-            let call = ended(call, &outcome, now_ms);
+            let call = ended(call, ending, now_ms);
             let word = match call.stage {
                 Stage::Done => "done",
                 Stage::Later | Stage::Begun => "later",
@@ -300,7 +340,7 @@ impl Hooks {
             };
             self.metrics.hands.hook(&call.hook, word);
             if call.stage != Stage::Done {
-                tracing::warn!("relays.hook `{}`: {} ({}): {outcome}", call.hook, call.key(), word);
+                tracing::warn!("relays.hook `{}`: {} ({}): {}", call.hook, call.key(), word, call.said);
             }
             self.ledger.take(call.clone());
             finished.push(call);
@@ -328,12 +368,20 @@ impl std::fmt::Debug for Hooks {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::relays::hands::process::{Ended, Outcome};
+    use crate::relays::hands::settings::Hook;
     use crate::relays::hands::tests::measure;
     use crate::relays::measure;
 
-    fn hook(name: &str, on: &[Verb]) -> Hook {
+    fn program(name: &str, on: &[Verb]) -> Hook {
         Hook { name: name.to_owned(), command: vec!["/bin/true".to_owned()], on: on.to_vec(), ..Hook::default() }
+    }
+
+    fn hook(name: &str, on: &[Verb]) -> Callee {
+        program(name, on).into()
     }
 
     fn over(measure: &Measure, at_ms: i64) -> Measure {
@@ -343,15 +391,15 @@ mod tests {
     }
 
     /// Hook, key and attempt of what is owed.
-    fn owed(ledger: &Ledger, hooks: &[Hook], measures: &[Measure], now_ms: i64) -> Vec<String> {
+    fn owed(ledger: &Ledger, hooks: &[Callee], measures: &[Measure], now_ms: i64) -> Vec<String> {
         let owed = ledger.owed(hooks, measures, now_ms);
         owed.iter().map(|(call, _)| format!("{} {} {}", call.hook, call.key(), call.attempts)).collect()
     }
 
     /// Makes all that is owed, with this ending.
-    fn make(ledger: &mut Ledger, hooks: &[Hook], measures: &[Measure], status: Ended, now_ms: i64) {
+    fn make(ledger: &mut Ledger, hooks: &[Callee], measures: &[Measure], status: Ended, now_ms: i64) {
         for (call, _) in ledger.owed(hooks, measures, now_ms) {
-            ledger.take(ended(call, &Outcome { status, output: String::new() }, now_ms));
+            ledger.take(ended(call, Ending::from(&Outcome { status, output: String::new() }), now_ms));
         }
     }
 
@@ -380,13 +428,68 @@ mod tests {
     }
 
     #[test]
+    fn a_hook_goes_as_far_as_its_mode_and_ends_what_it_began() {
+        let on = Hook::default().on;
+        let of = |name: &str, mode| Callee::from(Hook { mode, ..program(name, &on) });
+        let hooks = [of("auto", Mode::Auto), of("confirm", Mode::Confirm), of("shadow", Mode::Shadow)];
+        let stop = measure("m-1", Kind::Stop, "ann", 0);
+        let confirmed = Measure { confirmed_by: Some("bob".to_owned()), ..stop.clone() };
+        let ordered = Measure { by: "bob".to_owned(), ..stop.clone() };
+        let fresh = Ledger::default();
+        assert_eq!(owed(&fresh, &hooks, std::slice::from_ref(&stop), 0), ["auto m-1/stop 1"]);
+        for by_person in [&confirmed, &ordered] {
+            assert_eq!(
+                owed(&fresh, &hooks, std::slice::from_ref(by_person), 0),
+                ["auto m-1/stop 1", "confirm m-1/stop 1"]
+            );
+        }
+        let mut ledger = Ledger::default();
+        make(&mut ledger, &hooks, std::slice::from_ref(&confirmed), Ended::Exited(0), 0);
+        let released = ["auto m-1/release 1", "confirm m-1/release 1"];
+        assert_eq!(owed(&ledger, &hooks, &[over(&confirmed, 1000)], 1000), released);
+        // Its mode is another one by now.
+        let hooks = [of("auto", Mode::Shadow), of("confirm", Mode::Shadow), of("shadow", Mode::Shadow)];
+        assert_eq!(owed(&ledger, &hooks, &[over(&confirmed, 1000)], 1000), released);
+        let ends = [Callee::from(Hook { mode: Mode::Shadow, ..program("ends", &[Verb::Release]) })];
+        assert!(owed(&fresh, &ends, &[over(&stop, 1000)], 1000).is_empty());
+
+        let metrics = Arc::new(Metrics::new());
+        let mut all = Hooks::new(&hooks[2..], [], Arc::clone(&metrics));
+        all.note_withheld([&stop, &stop, &over(&stop, 1)].into_iter(), 0);
+        all.note_withheld([&stop].into_iter(), 0);
+        assert_eq!(all.withheld.len(), 1);
+    }
+
+    #[test]
+    fn who_says_when_is_not_asked_before_and_a_long_line_names_fewer_accounts() {
+        let hooks = [hook("h", &Hook::default().on)];
+        let share = |n: usize| crate::desk::notice::AccountShare {
+            account: format!("{n}{}", "x".repeat(300)),
+            incident: "i".to_owned(),
+            recipients: 1,
+        };
+        let accounts = (0..100).map(share).collect();
+        let pull = Measure { accounts, ..measure("m-1", Kind::Pull, "out-1", 0) };
+        let (call, _) = Ledger::default().owed(&hooks, [&pull], 0).remove(0);
+        let line = input(&call, &pull);
+        let told: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        let named = told["measure"]["accounts"].as_array().unwrap().len();
+        assert!(line.len() <= INPUT_BYTES_MAX && (20..100).contains(&named), "{named} accounts, {} bytes", line.len());
+        for (after_s, wait) in [(1, 5_000), (60, 60_000)] {
+            let later = Verdict::Later(Some(Duration::from_secs(after_s)));
+            let ending = Ending { verdict: later, said: String::new() };
+            assert_eq!(ended(call.clone(), ending, 0).not_before_ms, wait);
+        }
+    }
+
+    #[test]
     fn later_is_later_refused_is_the_end_and_a_lost_call_is_made_again() {
         let hooks = [hook("h", &Hook::default().on)];
         let pull = Measure { until_ms: i64::MAX, ..measure("m-1", Kind::Pull, "out-1", 0) };
         let mut ledger = Ledger::default();
         let (mut at_ms, mut waits) = (0, Vec::new());
         while waits.len() < 100 {
-            make(&mut ledger, &hooks, std::slice::from_ref(&pull), Ended::Exited(LATER), at_ms);
+            make(&mut ledger, &hooks, std::slice::from_ref(&pull), Ended::Exited(75), at_ms);
             let call = ledger.of("h", "m-1", Verb::Pull).unwrap();
             if call.stage == Stage::Failed {
                 break;
@@ -421,10 +524,10 @@ mod tests {
             folder.path().display()
         );
         let hook =
-            Hook { command: ["/bin/sh", "-c", &script].map(str::to_owned).into(), ..hook("h", &Hook::default().on) };
+            Hook { command: ["/bin/sh", "-c", &script].map(str::to_owned).into(), ..program("h", &Hook::default().on) };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let _entered = runtime.enter();
-        let mut hooks = Hooks::new(&[hook], [], Arc::new(Metrics::new()));
+        let mut hooks = Hooks::new(&[hook.into()], [], Arc::new(Metrics::new()));
         let stop = measure("m-1", Kind::Stop, "ann", 0);
         let calls: Vec<Call> = hooks.owed([&stop], 0).into_iter().map(|(call, _)| call).collect();
         assert_eq!(calls.len(), 1);

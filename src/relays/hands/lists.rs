@@ -13,12 +13,13 @@ use axum::routing::get;
 use sha2::{Digest as _, Sha256};
 
 use super::policy;
-use super::settings::{Form, Policy, What};
+use super::settings::{FileList, Form, Policy, What};
 use super::text;
 use crate::kafka::outlet::now_ms;
 use crate::relays::board::Board;
-use crate::relays::measure::{Kind, Measure};
+use crate::relays::measure::{Kind, Measure, Mode};
 use crate::relays::standing::Standing;
+use crate::telemetry::Metrics;
 use crate::telemetry::http::Problem;
 
 impl What {
@@ -46,11 +47,27 @@ fn exim_name(name: &str) -> Option<String> {
     Some(format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
-/// A list as a file has it, and how many names it leaves out because they cannot be written so.
-pub(super) fn render(standing: &Standing, what: What, form: Form, policy: &Policy, now_ms: i64) -> (String, usize) {
-    let (mut out, mut left_out) = (String::new(), 0);
+/// A list as a file has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Rendered {
+    /// What stands in the file.
+    pub(super) text: String,
+    /// So many names are left out because they cannot be written so.
+    pub(super) left_out: usize,
+    /// So many are left out because of the list's mode.
+    pub(super) withheld: usize,
+}
+
+/// A list as a file has it.
+pub(super) fn render(standing: &Standing, list: &FileList, policy: &Policy, now_ms: i64) -> Rendered {
+    let (what, form) = (list.what, list.form);
+    let mut rendered = Rendered::default();
     for measure in standing.all(what.kind(), now_ms) {
-        let name = &measure.subject;
+        if !measure.is_for(list.mode) {
+            rendered.withheld += 1;
+            continue;
+        }
+        let (name, out) = (&measure.subject, &mut rendered.text);
         let written = match form {
             Form::Plain if fits(name) => writeln!(out, "{name}").is_ok(),
             Form::Postfix if fits(name) => writeln!(out, "{name}\t{}", value(what, form, measure, policy)).is_ok(),
@@ -58,9 +75,9 @@ pub(super) fn render(standing: &Standing, what: What, form: Form, policy: &Polic
                 .is_some_and(|name| writeln!(out, "{name}: {}", value(what, form, measure, policy)).is_ok()),
             Form::Plain | Form::Postfix => false,
         };
-        left_out += usize::from(!written);
+        rendered.left_out += usize::from(!written);
     }
-    (out, left_out)
+    rendered
 }
 
 /// What stands behind a name.
@@ -72,13 +89,17 @@ fn value(what: What, form: Form, measure: &Measure, policy: &Policy) -> String {
     }
 }
 
-/// A map as rspamd and its like fetch it: name and incident.
-fn map(standing: &Standing, what: What, now_ms: i64) -> String {
-    let mut out = String::new();
+/// A map as rspamd and its like fetch it, name and incident, and how many its mode keeps out.
+fn map(standing: &Standing, what: What, hand: Mode, now_ms: i64) -> (String, u64) {
+    let (mut out, mut withheld) = (String::new(), 0);
     for measure in standing.all(what.kind(), now_ms).into_iter().filter(|m| fits(&m.subject)) {
-        let _ = writeln!(out, "{} {}", measure.subject, text::fill("{incident}", measure, ""));
+        if measure.is_for(hand) {
+            let _ = writeln!(out, "{} {}", measure.subject, text::fill("{incident}", measure, ""));
+        } else {
+            withheld += 1;
+        }
     }
-    out
+    (out, withheld)
 }
 
 /// What was last answered, for one map.
@@ -93,12 +114,14 @@ struct Last {
 #[derive(Clone)]
 struct Maps {
     board: Arc<Board>,
+    mode: Mode,
+    metrics: Arc<Metrics>,
     last: Arc<[Mutex<Last>; 2]>,
 }
 
 /// The pages of the maps.
-pub(super) fn router(board: Arc<Board>) -> Router {
-    let maps = Maps { board, last: Arc::default() };
+pub(super) fn router(board: Arc<Board>, mode: Mode, metrics: Arc<Metrics>) -> Router {
+    let maps = Maps { board, mode, metrics, last: Arc::default() };
     Router::new().route("/v1/maps/stopped", get(stopped)).route("/v1/maps/pulled", get(pulled)).with_state(maps)
 }
 
@@ -112,10 +135,9 @@ async fn pulled(State(maps): State<Maps>, headers: HeaderMap) -> Result<Response
 
 fn answer(maps: &Maps, what: What, headers: &HeaderMap) -> Result<Response, Problem> {
     let now_ms = now_ms();
-    let Some(body) = maps.board.look(|standing| map(standing, what, now_ms)) else {
-        let cure = "Ask again in a few seconds; where it stays so, the log says why the desk topic cannot be read.";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "it is not known yet what is in force", cure));
-    };
+    let found = maps.board.look(|standing| map(standing, what, maps.mode, now_ms));
+    let (body, withheld) = found.ok_or_else(unknown)?;
+    maps.metrics.hands.lists_withheld.inc_by(withheld);
     let last = note(&maps.last[what as usize], &body, now_ms);
     let changed = UNIX_EPOCH + Duration::from_secs(last.since_s);
     let mut response = if is_known(headers, &last) {
@@ -129,6 +151,12 @@ fn answer(maps: &Maps, what: What, headers: &HeaderMap) -> Result<Response, Prob
         }
     }
     Ok(response)
+}
+
+/// Nobody can say yet what is in force.
+pub(super) fn unknown() -> Problem {
+    let cure = "Ask again in a few seconds; where it stays so, the log says why the desk topic cannot be read.";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "it is not known yet what is in force", cure)
 }
 
 /// Takes down what is answered now.
@@ -172,17 +200,25 @@ mod tests {
     #[test]
     fn every_form_is_as_its_reader_wants_it_and_leaves_out_what_it_would_misread() {
         let policy = Policy { text: "case {incident}".to_owned(), ..Policy::default() };
-        let as_form = |what, form| render(&standing(), what, form, &policy, 0);
-        assert_eq!(as_form(What::Stopped, Form::Plain), ("ann@x.example\nzoe@x.example\n".to_owned(), 3));
+        let list = |what, form, mode| FileList { what, form, mode, ..FileList::default() };
+        let as_form = |what, form| render(&standing(), &list(what, form, Mode::Auto), &policy, 0);
+        let plain = Rendered { text: "ann@x.example\nzoe@x.example\n".to_owned(), left_out: 3, withheld: 0 };
+        assert_eq!(as_form(What::Stopped, Form::Plain), plain);
         assert_eq!(
-            as_form(What::Stopped, Form::Postfix).0,
+            as_form(What::Stopped, Form::Postfix).text,
             "ann@x.example\tDEFER_IF_PERMIT 4.7.1 case i-1\nzoe@x.example\tDEFER_IF_PERMIT 4.7.1 case i-1\n"
         );
         let exim = "\"#x\": case i-1\n\"a b\\\"c:d@x\": case i-1\nann@x.example: case i-1\nzoe@x.example: case i-1\n";
-        assert_eq!(as_form(What::Stopped, Form::Exim), (exim.to_owned(), 1));
-        assert_eq!(as_form(What::Pulled, Form::Plain).0, "out-1\n");
-        assert_eq!(map(&standing(), What::Stopped, 0), "ann@x.example i-1\nzoe@x.example i-1\n");
-        assert_eq!(map(&standing(), What::Stopped, 600_000), "", "all have expired");
+        assert_eq!(as_form(What::Stopped, Form::Exim), Rendered { text: exim.to_owned(), left_out: 1, withheld: 0 });
+        assert_eq!(as_form(What::Pulled, Form::Plain).text, "out-1\n");
+        let all = "ann@x.example i-1\nzoe@x.example i-1\n".to_owned();
+        assert_eq!(map(&standing(), What::Stopped, Mode::Auto, 0), (all, 0));
+        assert_eq!(map(&standing(), What::Stopped, Mode::Auto, 600_000).0, "", "all have expired");
+        for mode in [Mode::Confirm, Mode::Shadow] {
+            let kept_out = render(&standing(), &list(What::Stopped, Form::Plain, mode), &policy, 0);
+            assert_eq!(kept_out, Rendered { withheld: 5, ..Rendered::default() });
+            assert_eq!(map(&standing(), What::Stopped, mode, 0), (String::new(), 2));
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The hands: what stops an account and pulls a relay outside of mailfuse. Each is optional, and each answers from the
 //! [`Board`], so that every instance gives the same answers, whichever is the active desk.
 //!
-//! `policy` answers Postfix, [`agent`] HAProxy; `lists` and `files` are for everybody else. [`hook`] runs programs, on the
-//! active desk alone. Before it is known what is in force nothing is answered: mail goes through, relays stay as they are.
+//! `policy` answers Postfix, [`agent`] HAProxy; `lists` and `files` are for everybody else. [`hook`] runs programs and
+//! posts, on the active desk alone. Before it is known what is in force nothing is answered: mail goes through, relays stay as they are.
 
 pub mod agent;
+pub mod callee;
+mod confirm;
 mod door;
 mod files;
 pub mod hook;
@@ -30,37 +32,47 @@ use axum::Router;
 use crossbeam_channel::Receiver;
 
 use super::board::Board;
+use super::measure::Mode;
 use super::{Settings, follow};
 use crate::kafka::Kafka;
 use crate::telemetry::Metrics;
 use agent::Agent;
 use door::Closed;
 
-/// Time for the thread that follows the desk topic to end.
+/// Time for the threads to end.
 const STOP: Duration = Duration::from_secs(2);
 
 /// The hands of one instance.
 pub struct Hands {
     board: Arc<Board>,
     desk: Arc<policy::Desk>,
+    maps: Mode,
+    metrics: Arc<Metrics>,
     policy_address: Option<SocketAddr>,
     agent_address: Option<SocketAddr>,
     runtime: tokio::runtime::Runtime,
     stopping: Arc<AtomicBool>,
-    follower: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Hands {
-    /// Begins: takes the addresses, follows the desk topic of `kafka`, and answers as soon as that has been read once.
+    /// Begins: takes the addresses, follows the desk topic of `kafka`, and answers as soon as that has been read once. What the
+    /// policy service has served is told to the active desk.
     ///
     /// # Errors
     /// Where an address is taken, or the system gives no thread.
     pub fn start(settings: &Settings, kafka: &Kafka, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
         let board = Arc::<Board>::default();
         let mut hands = Self::with_board(settings, Arc::clone(&board), metrics)?;
-        let (kafka, metrics, stopping) = (kafka.clone(), Arc::clone(metrics), Arc::clone(&hands.stopping));
-        let follow = move || follow::run(&kafka, &board, &metrics, &stopping);
-        hands.follower = Some(std::thread::Builder::new().name("relays-follow".to_owned()).spawn(follow)?);
+        let kafka = kafka.clone();
+        let (theirs, metrics, stopping) = (kafka.clone(), Arc::clone(metrics), Arc::clone(&hands.stopping));
+        let follow = move || follow::run(&theirs, &board, &metrics, &stopping);
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        hands.threads.push(thread("relays-follow").spawn(follow)?);
+        if hands.policy_address.is_some() {
+            let (confirmed, stopping) = (hands.confirmations(), Arc::clone(&hands.stopping));
+            hands.threads.push(thread("relays-confirm").spawn(move || confirm::run(&kafka, &confirmed, &stopping))?);
+        }
         Ok(hands)
     }
 
@@ -82,24 +94,14 @@ impl Hands {
             let closed = Closed::new("relays.policy", address, settings.policy.connections_max)?;
             policy_address = Some(closed.address());
             let (board, desk) = (Arc::clone(&board), Arc::clone(&desk));
-            runtime.spawn(async move {
-                match closed.open(&board).await {
-                    Ok(open) => policy::serve(open, desk).await,
-                    Err(e) => tracing::error!("relays.policy does not listen, so that no account is stopped here: {e}"),
-                }
-            });
+            runtime.spawn(async move { policy::serve(closed.open(&board).await, desk).await });
         }
         if let Some(address) = settings.agent.address()? {
             let closed = Closed::new("relays.agent", address, settings.agent.connections_max)?;
             agent_address = Some(closed.address());
             let agent = Arc::new(Agent::new(settings, Arc::clone(&board), Arc::clone(metrics)));
             let board = Arc::clone(&board);
-            runtime.spawn(async move {
-                match closed.open(&board).await {
-                    Ok(open) => agent::serve(open, agent).await,
-                    Err(e) => tracing::error!("relays.agent does not listen, so that no relay is pulled here: {e}"),
-                }
-            });
+            runtime.spawn(async move { agent::serve(closed.open(&board).await, agent).await });
         }
         for list in &settings.file {
             let kept = files::keep(list.clone(), settings.policy.clone(), Arc::clone(&board), Arc::clone(metrics));
@@ -107,7 +109,17 @@ impl Hands {
         }
         drop(entered);
         let stopping = Arc::new(AtomicBool::new(false));
-        Ok(Self { board, desk, policy_address, agent_address, runtime, stopping, follower: None })
+        Ok(Self {
+            board,
+            desk,
+            maps: settings.maps.mode,
+            metrics: Arc::clone(metrics),
+            policy_address,
+            agent_address,
+            runtime,
+            stopping,
+            threads: Vec::new(),
+        })
     }
 
     /// What the hands answer from.
@@ -131,26 +143,27 @@ impl Hands {
     }
 
     /// Stops that were seen to work at this instance, each once; a further time where nobody fetches them for long. Each is
-    /// given to one receiver only.
+    /// given to one receiver only: of [`Hands::start`] that is who tells the desk.
     pub fn confirmations(&self) -> Receiver<Confirmed> {
         self.desk.confirmations().clone()
     }
 
-    /// The pages of the HTTP server: the maps.
+    /// The pages of the HTTP server: the maps, and who still tries.
     pub fn router(&self) -> Router {
-        lists::router(Arc::clone(&self.board))
+        let maps = lists::router(Arc::clone(&self.board), self.maps, Arc::clone(&self.metrics));
+        maps.merge(trying::router(Arc::clone(&self.desk)))
     }
 
-    /// Whether the thread that follows the desk topic has ended, which it does not before it is told to.
+    /// Whether a thread of it has ended, which none does before it is told to.
     pub fn is_broken(&self) -> bool {
-        self.follower.as_ref().is_some_and(JoinHandle::is_finished)
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// Ends all connections, and what is being run.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);
         let deadline = Instant::now() + STOP;
-        while self.follower.as_ref().is_some_and(|f| !f.is_finished()) && Instant::now() < deadline {
+        while !self.threads.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.runtime.shutdown_timeout(Duration::from_secs(1));

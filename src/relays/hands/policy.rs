@@ -20,7 +20,7 @@ use super::trying::{Attempts, Trying};
 use crate::core::beat;
 use crate::kafka::outlet::now_ms;
 use crate::relays::board::Board;
-use crate::relays::measure::{Kind, Measure};
+use crate::relays::measure::{Kind, Measure, Mode};
 use crate::telemetry::Metrics;
 
 /// A request that has begun ends within this, and an answer is taken within this.
@@ -44,6 +44,8 @@ pub struct Confirmed {
 pub(super) enum Answer {
     /// Nothing.
     Dunno,
+    /// Nothing, because of the mode.
+    Withheld,
     /// What stopped accounts get.
     Stopped,
     /// The recipient has to wait.
@@ -55,6 +57,7 @@ impl Answer {
     fn name(self) -> &'static str {
         match self {
             Self::Dunno => "dunno",
+            Self::Withheld => "withheld",
             Self::Stopped => "stopped",
             Self::Throttled => "throttled",
         }
@@ -90,6 +93,17 @@ impl Desk {
         self.trying.lock().unwrap_or_else(PoisonError::into_inner).all()
     }
 
+    /// Those of them whose stop is in force; `None` before it is known what is.
+    pub(super) fn still_trying(&self) -> Option<Vec<Attempts>> {
+        let (all, now_ms) = (self.trying(), now_ms());
+        self.board.look(|standing| {
+            let is_stopped = |a: &Attempts| {
+                standing.account(&a.account, self.settings.mode, now_ms).is_some_and(|measure| measure.id == a.measure)
+            };
+            all.into_iter().filter(is_stopped).collect()
+        })
+    }
+
     pub(super) fn confirmations(&self) -> &Receiver<Confirmed> {
         &self.confirmations.1
     }
@@ -110,8 +124,13 @@ impl Desk {
             return Some((Answer::Dunno, None));
         }
         let account = self.account(request.sasl_username);
-        let measure = self.board.look(|standing| standing.account(&account, now_ms).cloned())?;
-        let Some(measure) = measure.filter(|_| !beat::is_beat(&account)) else { return Some((Answer::Dunno, None)) };
+        let (measure, withheld) = self.board.look(|standing| {
+            let of = |mode| standing.account(&account, mode, now_ms);
+            let measure = of(self.settings.mode);
+            (measure.cloned(), measure.is_none() && of(Mode::Auto).is_some())
+        })?;
+        let none = if withheld { Answer::Withheld } else { Answer::Dunno };
+        let Some(measure) = measure.filter(|_| !beat::is_beat(&account)) else { return Some((none, None)) };
         let answer = match measure.kind {
             Kind::Stop => Answer::Stopped,
             // Other stages than RCPT speak about no recipient.
@@ -129,9 +148,12 @@ impl Desk {
         Some((answer, Some(measure)))
     }
 
-    /// A stop was served.
+    /// A stop was served. What the desk knows already need not be said.
     fn served(&self, measure: &Measure, client: &str, now_ms: i64) {
         self.trying.lock().unwrap_or_else(PoisonError::into_inner).count(measure, client, now_ms);
+        if measure.done_ms.is_some() {
+            return;
+        }
         let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
         if confirmed.get(&measure.subject).is_some_and(|id| *id == measure.id) {
             return;
@@ -152,7 +174,7 @@ impl Desk {
 fn line(settings: &Policy, answer: Answer, measure: Option<&Measure>) -> String {
     let filled = |template: &str| measure.map(|m| text::fill(template, m, &settings.contact)).unwrap_or_default();
     let action = match answer {
-        Answer::Dunno => "DUNNO".to_owned(),
+        Answer::Dunno | Answer::Withheld => "DUNNO".to_owned(),
         Answer::Stopped => stop_action(settings, &filled(&settings.text)),
         Answer::Throttled => format!("DEFER_IF_PERMIT 4.7.1 {}", filled(&settings.throttle_text)),
     };
@@ -274,6 +296,17 @@ mod tests {
         }
         let desk = desk(&Policy { default_domain: "X.example".to_owned(), ..settings });
         assert!(said(&desk, "ann", "r@y").starts_with("action=DEFER_IF_PERMIT"));
+    }
+
+    #[test]
+    fn what_its_mode_withholds_is_let_through_and_counted_and_confirms_nothing() {
+        for mode in [Mode::Shadow, Mode::Confirm] {
+            let desk = desk(&Policy { mode, ..Policy::default() });
+            assert_eq!(said(&desk, "ann@x.example", "r@y"), "action=DUNNO\n\n");
+            assert!(desk.trying().is_empty() && desk.confirmations().is_empty());
+            assert_eq!(desk.metrics.hands.policy_answered("withheld"), 1);
+            assert_eq!(said(&desk, "0@heartbeat.mailfuse.invalid", "r@y"), "action=DUNNO\n\n");
+        }
     }
 
     #[test]

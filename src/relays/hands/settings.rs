@@ -1,4 +1,5 @@
-//! What the hands are configured with: `[relays.policy]`, `[relays.agent]`, `[[relays.file]]`, `[[relays.hook]]`.
+//! What the hands are configured with: `[relays.policy]`, `[relays.agent]`, `[relays.maps]`, `[[relays.file]]`, `[[relays.hook]]`,
+//! `[[relays.webhook]]`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,11 +8,13 @@ use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::text;
-use crate::relays::settings::BadSettings;
+use crate::desk::webhook::settings::{BadSettings as BadKey, Endpoint, Url};
+use crate::relays::measure::Mode;
+use crate::relays::settings::{BadSettings, Settings};
 
 /// New recipients an hour that can be remembered of one throttled account.
 pub const RECIPIENTS_MAX: u32 = 1000;
-/// Hooks and files of one configuration, each.
+/// Hooks, webhooks and files of one configuration, each.
 const TABLES_MAX: usize = 32;
 /// Words of a command.
 const WORDS_MAX: usize = 64;
@@ -37,6 +40,8 @@ pub enum Action {
 pub struct Policy {
     /// `address:port`; empty: none.
     pub listen: String,
+    /// How far it goes with what is in force.
+    pub mode: Mode,
     /// Whether it may listen beyond the loopback. Whoever reaches it learns who is stopped.
     pub allow_remote: bool,
     /// What a stopped account's mail meets.
@@ -63,6 +68,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             listen: String::new(),
+            mode: Mode::Auto,
             allow_remote: false,
             action: Action::Defer,
             text: "{account} may not send mail: it sent what looks like spam, somebody else may know its password. \
@@ -87,6 +93,8 @@ impl Default for Policy {
 pub struct Agent {
     /// `address:port`; empty: none.
     pub listen: String,
+    /// How far it goes with what is in force.
+    pub mode: Mode,
     /// Whether it may listen beyond the loopback.
     pub allow_remote: bool,
     /// Connections at a time; a further one is closed at once.
@@ -95,7 +103,21 @@ pub struct Agent {
 
 impl Default for Agent {
     fn default() -> Self {
-        Self { listen: String::new(), allow_remote: false, connections_max: 256 }
+        Self { listen: String::new(), mode: Mode::Auto, allow_remote: false, connections_max: 256 }
+    }
+}
+
+/// Section `[relays.maps]`: the lists that are fetched over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Maps {
+    /// How far they go with what is in force.
+    pub mode: Mode,
+}
+
+impl Default for Maps {
+    fn default() -> Self {
+        Self { mode: Mode::Auto }
     }
 }
 
@@ -131,6 +153,8 @@ pub struct FileList {
     pub path: PathBuf,
     /// What it names.
     pub what: What,
+    /// How far it goes with what is in force.
+    pub mode: Mode,
     /// How it is written.
     pub form: Form,
     /// What is run when it has changed: program and arguments, no shell. Empty: nothing.
@@ -141,7 +165,14 @@ pub struct FileList {
 
 impl Default for FileList {
     fn default() -> Self {
-        Self { path: PathBuf::new(), what: What::Stopped, form: Form::Plain, reload: Vec::new(), timeout_s: 10 }
+        Self {
+            path: PathBuf::new(),
+            what: What::Stopped,
+            mode: Mode::Auto,
+            form: Form::Plain,
+            reload: Vec::new(),
+            timeout_s: 10,
+        }
     }
 }
 
@@ -186,15 +217,72 @@ pub struct Hook {
     pub timeout_s: u32,
     /// What it is called for.
     pub on: Vec<Verb>,
+    /// How far it goes with what is in force.
+    pub mode: Mode,
+}
+
+/// What is called without being told for what: all but throttles.
+fn usual() -> Vec<Verb> {
+    vec![Verb::Stop, Verb::Release, Verb::Pull, Verb::Restore]
 }
 
 impl Default for Hook {
     fn default() -> Self {
+        Self { name: String::new(), command: Vec::new(), timeout_s: 20, on: usual(), mode: Mode::Auto }
+    }
+}
+
+/// A table `[[relays.webhook]]`: a receiver to which the active desk posts, signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhook {
+    /// In records, logs and metrics: letters, digits, `-` and `_`.
+    pub name: String,
+    /// Where to.
+    pub url: Url,
+    /// The file that holds the secret; empty: the environment does, as for the desk's own webhooks.
+    pub secret_file: String,
+    /// The file of the secret before, while the receiver learns the new one.
+    pub previous_secret_file: String,
+    /// The authorities that its certificate is checked against, in PEM; empty: those of the system.
+    pub ca_file: String,
+    /// Whether it may be at a private address.
+    pub allow_private: bool,
+    /// Time for one call, in seconds.
+    pub timeout_s: u32,
+    /// What it is called for.
+    pub on: Vec<Verb>,
+    /// How far it goes with what is in force.
+    pub mode: Mode,
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
         Self {
             name: String::new(),
-            command: Vec::new(),
+            url: Url::default(),
+            secret_file: String::new(),
+            previous_secret_file: String::new(),
+            ca_file: String::new(),
+            allow_private: false,
             timeout_s: 20,
-            on: vec![Verb::Stop, Verb::Release, Verb::Pull, Verb::Restore],
+            on: usual(),
+            mode: Mode::Auto,
+        }
+    }
+}
+
+impl Webhook {
+    /// The same as the sender of webhooks takes it, but for the time that a call may take.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            name: self.name.clone(),
+            url: self.url.clone(),
+            secret_file: self.secret_file.clone(),
+            previous_secret_file: self.previous_secret_file.clone(),
+            ca_file: self.ca_file.clone(),
+            allow_private: self.allow_private,
+            ..Endpoint::default()
         }
     }
 }
@@ -279,12 +367,13 @@ fn is_command(words: &[String]) -> bool {
 ///
 /// # Errors
 /// Names the key.
-pub fn check(policy: &Policy, agent: &Agent, files: &[FileList], hooks: &[Hook]) -> Result<(), BadSettings> {
+pub fn check(settings: &Settings) -> Result<(), BadSettings> {
+    let Settings { policy, agent, file: files, hook: hooks, webhook: webhooks, .. } = settings;
     policy.check()?;
     agent.address()?;
     within("relays.agent.connections_max", agent.connections_max, 1..=10_000)?;
-    if files.len() > TABLES_MAX || hooks.len() > TABLES_MAX {
-        return bad(format!("relays: there may be {TABLES_MAX} tables `file` and as many `hook`"));
+    if [files.len(), hooks.len(), webhooks.len()].into_iter().any(|n| n > TABLES_MAX) {
+        return bad(format!("relays: there may be {TABLES_MAX} tables `file`, as many `hook` and as many `webhook`"));
     }
     let (mut paths, mut names) = (HashSet::new(), HashSet::new());
     for file in files {
@@ -318,6 +407,19 @@ pub fn check(policy: &Policy, agent: &Agent, files: &[FileList], hooks: &[Hook])
             return bad(format!("relays.hook `{name}`: on is empty: stop, throttle, release, pull, restore"));
         }
         within(&format!("relays.hook `{name}`: timeout_s"), hook.timeout_s, 1..=300)?;
+    }
+    for webhook in webhooks {
+        let name = &webhook.name;
+        if let Err(BadKey::Key { key, cure, .. }) = webhook.endpoint().check() {
+            return bad(format!("relays.webhook `{name}`: {key}: {cure}"));
+        }
+        if !names.insert(name) {
+            return bad(format!("relays.webhook `{name}`: another hook or webhook has this name: rename one"));
+        }
+        if webhook.on.is_empty() {
+            return bad(format!("relays.webhook `{name}`: on is empty: stop, throttle, release, pull, restore"));
+        }
+        within(&format!("relays.webhook `{name}`: timeout_s"), webhook.timeout_s, 1..=300)?;
     }
     Ok(())
 }

@@ -1,7 +1,16 @@
-//! Who is stopped and still tries to send. Pure; the time is an argument.
+//! Who is stopped and still tries to send, and the page that shows it. The counting is pure; the time is an argument.
 
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
 use hashbrown::HashMap;
 use serde::Serialize;
+
+use super::policy::Desk;
+use crate::telemetry::http::Problem;
 
 use crate::event::Timestamp;
 use crate::relays::measure::Measure;
@@ -10,6 +19,8 @@ use crate::relays::measure::Measure;
 const ACCOUNTS_MAX: usize = 10_000;
 /// Bytes of an address; a longer one is cut.
 const CLIENT_BYTES_MAX: usize = 64;
+/// Accounts that the page shows.
+const SHOWN_MAX: usize = 1000;
 
 /// What a stopped account has tried since it was stopped, at this instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -69,6 +80,25 @@ impl Trying {
         all.sort_by(|a, b| b.last.cmp(&a.last).then_with(|| a.account.cmp(&b.account)));
         all
     }
+}
+
+/// The page of those whose stop is in force.
+#[derive(Serialize)]
+struct Page {
+    accounts: usize,
+    items: Vec<Attempts>,
+}
+
+/// The page's route.
+pub(super) fn router(desk: Arc<Desk>) -> Router {
+    Router::new().route("/v1/trying", get(trying)).with_state(desk)
+}
+
+async fn trying(State(desk): State<Arc<Desk>>) -> Result<Response, Problem> {
+    let mut items = desk.still_trying().ok_or_else(super::lists::unknown)?;
+    let accounts = items.len();
+    items.truncate(SHOWN_MAX);
+    Ok(Json(Page { accounts, items }).into_response())
 }
 
 #[cfg(test)]

@@ -1,0 +1,142 @@
+//! The signed action webhook against a real broker: what is ordered is posted, a call that SIGKILL cut off is made again under the
+//! same id, later is later, and a mode keeps calls back.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
+mod run_support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use mailfuse::desk::webhook::sign::{Keys, Secret, verify};
+use run_support::{Broker, Deployment, Instance, LIMIT, wait_until};
+use serde_json::{Value, json};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const ANN: &str = "ann@shop.example";
+
+/// How it answers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mood {
+    Hangs,
+    Later,
+    Fine,
+}
+
+/// A call as it came: at which address, with which id, and what it said.
+type Got = (String, String, Value);
+
+#[derive(Clone)]
+struct Panel {
+    mood: Arc<Mutex<Mood>>,
+    got: Arc<Mutex<Vec<Got>>>,
+}
+
+impl Panel {
+    fn mood(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    /// What came at an address.
+    fn got(&self, path: &str) -> Vec<(String, Value)> {
+        let got = self.got.lock().unwrap();
+        got.iter().filter(|(at, ..)| at == path).map(|(_, id, body)| (id.clone(), body.clone())).collect()
+    }
+}
+
+async fn take(
+    State(panel): State<Panel>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, [(&'static str, &'static str); 1], &'static str) {
+    let header = |name: &str| headers.get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+    let keys = Keys { signing: vec![Secret::parse(SECRET).unwrap()], routing_key: None };
+    let now_s = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
+    let (id, at, signature) = (header("webhook-id"), header("webhook-timestamp"), header("webhook-signature"));
+    verify(&keys, &id, &at, &signature, &body, now_s).unwrap();
+    panel.got.lock().unwrap().push((uri.path().to_owned(), id, serde_json::from_slice(&body).unwrap()));
+    let mood = *panel.mood.lock().unwrap();
+    let status = match mood {
+        Mood::Hangs => {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            StatusCode::OK
+        }
+        Mood::Later => StatusCode::SERVICE_UNAVAILABLE,
+        Mood::Fine => StatusCode::OK,
+    };
+    (status, [("retry-after", "1")], "noted")
+}
+
+fn stop_of(instance: &Instance) -> Value {
+    let (status, page) = instance.json(&format!("/v1/measures?kind=stop&account={ANN}"));
+    if status == 200 { page["items"][0].clone() } else { Value::Null }
+}
+
+/// Sends to the active desk, which may be taking over.
+#[track_caller]
+fn post(instance: &Instance, path: &str, body: &Value) {
+    wait_until(path, LIMIT, || {
+        let (status, answer) = instance.send("POST", path, body);
+        assert!([201, 421, 503].contains(&status), "{answer}");
+        status == 201
+    });
+}
+
+#[test]
+fn what_is_ordered_is_posted_signed_and_again_after_a_crash_until_it_is_done() {
+    let Some(broker) = Broker::shared() else { return };
+    let mut d = Deployment::new(broker, "actions", 1);
+    let panel = Panel { mood: Arc::new(Mutex::new(Mood::Hangs)), got: Arc::default() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let router = Router::new().fallback(take).with_state(panel.clone());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(async move {
+        axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await.unwrap();
+    });
+    let secret = d.folder.path().join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let table = |name: &str, mode: &str| {
+        format!(
+            "[[relays.webhook]]\nname = \"{name}\"\nurl = \"http://{address}/{name}\"\nsecret_file = {secret:?}\n\
+             allow_private = true\ntimeout_s = 300\nmode = \"{mode}\"\n"
+        )
+    };
+    d.extra = [table("panel", "confirm"), table("watched", "shadow")].concat();
+    let mut desk = d.start_desk("one");
+    post(&desk, "/v1/measures", &json!({ "kind": "stop", "subject": ANN, "note": "by telephone" }));
+    wait_until("it is posted", LIMIT, || panel.got("/panel").len() == 1);
+    let (id, body) = panel.got("/panel").remove(0);
+    let told = (&body["verb"], &body["account"], &body["attempt"]);
+    assert_eq!(told, (&json!("stop"), &json!(ANN), &json!(1)), "{body}");
+
+    // Nobody knows whether it was done: it is said again, under the same id, until somebody says so.
+    desk.kill();
+    panel.mood(Mood::Later);
+    desk = d.start_desk("one");
+    wait_until("it is posted again", LIMIT, || panel.got("/panel").len() == 2);
+    wait_until("it was answered", LIMIT, || desk.metric("mailfuse_hook_calls_total", "later") == 1.0);
+    assert!(stop_of(&desk)["done_ms"].is_null());
+    panel.mood(Mood::Fine);
+    wait_until("it is done", LIMIT, || stop_of(&desk)["done_ms"].is_i64());
+    let got = panel.got("/panel");
+    assert!(got.iter().all(|(other, body)| *other == id && body["idempotency_key"] == told_key(&got)), "{got:?}");
+    assert_eq!(got.last().unwrap().1["attempt"], 3);
+
+    post(&desk, "/v1/actions", &json!({ "action": "account_released", "account": ANN }));
+    wait_until("its end is posted", LIMIT, || panel.got("/panel").len() == 4);
+    let (other, body) = panel.got("/panel").remove(3);
+    assert!(other != id && body["verb"] == "release", "{body}");
+    assert_eq!(desk.metric("mailfuse_hook_calls_total", "hook=\"watched\",outcome=\"withheld\""), 1.0);
+    assert!(panel.got("/watched").is_empty(), "its mode keeps it back");
+}
+
+fn told_key(got: &[(String, Value)]) -> Value {
+    got[0].1["idempotency_key"].clone()
+}
