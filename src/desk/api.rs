@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::feedback;
 use super::index::query::{self, Alerts, Deliveries, Incidents};
 use super::index::{Error, reader};
+use super::look_back::{self, api::Lately};
 use super::shared::{IndexState, Role, Shared};
 use crate::telemetry::access::{Right, Who};
 use crate::telemetry::http::Problem;
@@ -32,6 +33,7 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Desk {
     pub(super) shared: Arc<Shared>,
+    pub(super) lately: Arc<Lately>,
     asking: Arc<Semaphore>,
 }
 
@@ -48,7 +50,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/directory/{account}", get(known))
         .merge(feedback::api::router())
         .merge(feedback::measures::router())
-        .with_state(Desk { shared, asking: Arc::new(Semaphore::new(ASKING_MAX)) })
+        .merge(look_back::api::router())
+        .with_state(Desk { shared, lately: Arc::default(), asking: Arc::new(Semaphore::new(ASKING_MAX)) })
 }
 
 #[derive(Serialize)]

@@ -15,6 +15,7 @@ pub mod extract;
 pub mod html;
 mod incident;
 mod live;
+pub mod queued;
 mod redact;
 mod replies;
 mod svg;

@@ -216,12 +216,17 @@ struct Input<'a> {
     pool: &'a str,
     incident: &'a str,
     until: crate::event::Timestamp,
+    /// Of a stop: the page of any instance that lists what the account has in the queues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_ids: Option<String>,
     measure: &'a Measure,
 }
 
 /// The line for a call.
 fn input(call: &Call, measure: &Measure) -> Vec<u8> {
     let is_relay = measure.kind == Kind::Pull;
+    // What a person ordered has no burst, and its incident is no page. Other ids are hexadecimal: they need no encoding.
+    let has_burst = call.verb == Verb::Stop && measure.incident.bytes().all(|b| b.is_ascii_alphanumeric());
     let input = Input {
         v: 1,
         verb: call.verb,
@@ -233,6 +238,7 @@ fn input(call: &Call, measure: &Measure) -> Vec<u8> {
         pool: &measure.pool,
         incident: &measure.incident,
         until: crate::event::Timestamp(measure.until_ms),
+        queue_ids: has_burst.then(|| format!("/v1/incidents/{}/queue-ids", measure.incident)),
         measure,
     };
     // Strings and numbers: it can be written.
