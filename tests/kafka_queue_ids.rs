@@ -168,19 +168,32 @@ fn postsuper_holds_exactly_the_burst() {
         let name = |p: std::path::PathBuf| p.file_name().unwrap().to_str().unwrap().to_owned();
         postfix.queue("hold").into_iter().map(name).collect()
     };
-    postsuper(&["-h", "-"], &String::from_utf8(found.stdout).unwrap());
+    // The README's line, with this Postfix's postsuper.
+    let config = d.config("one");
+    let asks =
+        format!("{} queue-ids --config {} --at {}", env!("CARGO_BIN_EXE_mailfuse"), config.display(), instance.http());
+    let readme = include_str!("../README.md").lines().find_map(|l| l.strip_prefix("    mailfuse queue-ids ")).unwrap();
+    let (ours, theirs) = readme.split_once(" | postsuper ").unwrap();
+    let ours = ours.replace("--config mailfuse.toml ", "").replace("INCIDENT", &incident).replace("HOST", &host);
+    let (libraries, etc) = (postfix.program.libraries(), postfix.etc());
+    let program = postfix.program.0.join("usr/sbin/postsuper");
+    let line =
+        format!("{asks} {ours} | LD_LIBRARY_PATH={libraries} {} -c {} {theirs}", program.display(), etc.display());
+    let ran = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+    assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
     assert_eq!(held(), ids.iter().cloned().collect());
     assert_eq!(postfix.queue("deferred").len(), all - ids.len(), "the other account's wait as before");
 
     postsuper(&["-H", "ALL"], "");
     assert!(held().is_empty());
-    let config = d.config("one");
-    let asks =
-        format!("{} queue-ids --config {} --at {}", env!("CARGO_BIN_EXE_mailfuse"), config.display(), instance.http());
     let mut hook = postfix.environment(concat!(env!("CARGO_MANIFEST_DIR"), "/ops/relays/postfix-hold"));
     hook.arg("--config").arg(postfix.etc()).arg("--sbin").arg(postfix.program.0.join("usr/sbin"));
-    let mut child =
-        hook.args(["--host", &host, "--queue-ids", &asks]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = hook
+        .args(["--host", &host, "--queue-ids", &asks])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let line = json!({ "v": 1, "verb": "stop", "idempotency_key": "m-1/stop", "account": ann, "incident": incident,
         "queue_ids": format!("/v1/incidents/{incident}/queue-ids") });
     writeln!(child.stdin.take().unwrap(), "{line}").unwrap();

@@ -1,4 +1,4 @@
-//! What a burst has in the queues, asked from a running instance, which reads the events topic again.
+//! What a burst has in the queues and who shared its relays, asked from a running instance, which reads the events topic again.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Failure;
 use super::ask::{self, Asked, encoded};
-use super::table::printable;
+use super::table::{Align, Table, printable};
 
 /// An instance reads for ten minutes at most.
 const WITHIN: Duration = Duration::from_secs(660);
@@ -54,6 +54,87 @@ pub(super) fn queue_ids(a: &QueueIds) -> Result<(), Failure> {
         anstream::eprintln!("{line}");
     }
     Ok(())
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Collateral {
+    #[command(flatten)]
+    asked: Asked,
+    /// The incident's id
+    incident: String,
+    /// All accounts as CSV, with a letter to each; else the first hundred as a table
+    #[arg(long)]
+    csv: bool,
+}
+
+pub(super) fn collateral(a: &Collateral) -> Result<(), Failure> {
+    let path = format!("/v1/incidents/{}/collateral", encoded(&a.incident));
+    let answer = found(&a.asked, &path)?;
+    let mut out = std::io::stdout().lock();
+    if a.csv {
+        let csv = ask::text(&a.asked, &format!("{path}.csv"))?;
+        // The answer is kept for minutes, unless others ask much.
+        if csv.starts_with("{\"reading\"") {
+            return Err(anyhow!("other questions have taken its place meanwhile: ask again").into());
+        }
+        out.write_all(csv.as_bytes())?;
+    } else {
+        out.write_all(shared(&answer).text().as_bytes())?;
+    }
+    out.flush()?;
+    for relay in answer["relays"].as_array().into_iter().flatten() {
+        let others = &relay["others"];
+        anstream::eprintln!(
+            "{}: {} messages of the burst from {} to {}; {} other accounts sent {} messages to {} recipients, {} of them refused{}",
+            printable(relay["relay"].as_str().unwrap_or_default()),
+            relay["messages"],
+            relay["from"].as_str().unwrap_or_default(),
+            relay["to"].as_str().unwrap_or_default(),
+            others["accounts"],
+            others["messages"],
+            others["recipients"],
+            others["refused"],
+            match relay["left_out"].as_u64() {
+                Some(n) if n > 0 => format!("; {n} accounts are in no row"),
+                _ => String::new(),
+            },
+        );
+    }
+    if answer["relays"].as_array().is_some_and(Vec::is_empty) {
+        anstream::eprintln!("no relay is named for the burst's messages, so nobody can be said to have shared it");
+    }
+    if answer["next"].is_u64() && !a.csv {
+        anstream::eprintln!("there are more: --csv has all");
+    }
+    not_all(&answer).for_each(|line| anstream::eprintln!("{line}"));
+    Ok(())
+}
+
+fn shared(answer: &Value) -> Table {
+    let mut table = Table::new(&[
+        ("relay", Align::Left),
+        ("account", Align::Left),
+        ("tenant", Align::Left),
+        ("messages", Align::Right),
+        ("recipients", Align::Right),
+        ("refused", Align::Right),
+        ("refused for the relay", Align::Left),
+    ]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    for row in answer["items"].as_array().into_iter().flatten() {
+        let blamed = row["blamed"].as_array().into_iter().flatten();
+        let blamed: Vec<String> = blamed.map(|b| format!("{} {}", text(&b["receiver"]), b["count"])).collect();
+        table.row(vec![
+            text(&row["relay"]),
+            text(&row["account"]),
+            text(&row["tenant"]),
+            row["messages"].to_string(),
+            row["recipients"].to_string(),
+            row["refused"].to_string(),
+            blamed.join(", "),
+        ]);
+    }
+    table
 }
 
 /// What standard error says.

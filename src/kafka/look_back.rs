@@ -188,12 +188,7 @@ pub fn record_ms(message: &BorrowedMessage<'_>) -> Option<i64> {
 }
 
 /// Where each partition's first record of this time is; `None`: there is none.
-fn begins(
-    reader: &Reader,
-    kafka: &Kafka,
-    partitions: &[i32],
-    from_ms: i64,
-) -> Result<Vec<(i32, Option<i64>)>, Error> {
+fn begins(reader: &Reader, kafka: &Kafka, partitions: &[i32], from_ms: i64) -> Result<Vec<(i32, Option<i64>)>, Error> {
     let topic = &kafka.topics.events;
     let failed = |e: &KafkaError| reader.broker(&format!("{topic}: where a time begins is not known"), e);
     let mut times = TopicPartitionList::new();

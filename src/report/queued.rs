@@ -76,14 +76,7 @@ struct Message {
 impl Queued {
     /// For a burst that began at `from` and, where that is known, was over at `to`.
     pub fn new(from: Timestamp, to: Option<Timestamp>) -> Self {
-        Self {
-            from,
-            to,
-            messages: Vec::new(),
-            by_queue_id: HashMap::new(),
-            answers: 0,
-            counts: Counts::default(),
-        }
+        Self { from, to, messages: Vec::new(), by_queue_id: HashMap::new(), answers: 0, counts: Counts::default() }
     }
 
     /// Takes one event of the account.

@@ -131,4 +131,3 @@ impl Postfix {
         self.folder.path().join("etc")
     }
 }
-

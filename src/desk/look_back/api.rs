@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::burst::Burst;
-use super::{Answers, Standing, Tell, queue_ids};
+use super::{Answers, Standing, Tell, collateral, queue_ids};
 use crate::desk::api::{Asked, Desk, ask, understood};
 use crate::kafka::look_back::Progress;
 use crate::telemetry::http::Problem;
@@ -22,23 +22,34 @@ const WAIT: Duration = Duration::from_secs(3);
 /// Queue ids that are listed at most, and where nothing is said.
 const IDS_MAX: usize = 100_000;
 const IDS: usize = 10_000;
+/// Rows of a page at most, and where nothing is said.
+const ROWS_MAX: usize = 1_000;
+const ROWS: usize = 100;
 
 /// What was found lately.
 #[derive(Debug)]
 pub(in crate::desk) struct Lately {
     /// What waits may have changed after some seconds.
     queue_ids: Answers<queue_ids::Found>,
+    /// Its pages are of one reading.
+    collateral: Answers<collateral::Found>,
 }
 
 impl Default for Lately {
     fn default() -> Self {
-        Self { queue_ids: Answers::new(2, 4, Duration::from_secs(10)) }
+        Self {
+            queue_ids: Answers::new(2, 4, Duration::from_secs(10)),
+            collateral: Answers::new(1, 2, Duration::from_secs(300)),
+        }
     }
 }
 
 /// The routes.
 pub(in crate::desk) fn router() -> Router<Desk> {
-    Router::new().route("/v1/incidents/{id}/queue-ids", get(queue_ids_page))
+    Router::new()
+        .route("/v1/incidents/{id}/queue-ids", get(queue_ids_page))
+        .route("/v1/incidents/{id}/collateral", get(collateral_page))
+        .route("/v1/incidents/{id}/collateral.csv", get(collateral_csv))
 }
 
 /// It is still being read.
@@ -51,16 +62,13 @@ fn reading(progress: Progress) -> Response {
     (StatusCode::ACCEPTED, [(RETRY_AFTER, "1")], Json(Reading { reading: progress })).into_response()
 }
 
-/// What is known of a burst; a problem where there is no such incident.
-async fn burst_of(desk: &Desk, id: &str) -> Result<Burst, Problem> {
-    let wanted = id.to_owned();
-    ask(desk, move |c| Burst::of(c, &wanted)).await?.ok_or_else(|| {
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            "no such incident",
-            "/v1/incidents lists them; one that has been over for desk.keep_days is forgotten.",
-        )
-    })
+/// There is no such incident.
+fn none() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no such incident",
+        "/v1/incidents lists them; one that has been over for desk.keep_days is forgotten.",
+    )
 }
 
 /// The answer to `key`, looked for where it is not known; `Err` is how it stands otherwise.
@@ -105,13 +113,56 @@ async fn queue_ids_page(
 ) -> Result<Response, Problem> {
     let q = understood(asked)?;
     let limit = limit(q.limit, IDS, IDS_MAX)?;
-    let burst = burst_of(&desk, &id).await?;
+    let wanted = id.clone();
+    let burst = ask(&desk, move |c| Burst::of(c, &wanted)).await?.ok_or_else(none)?;
     let shared = Arc::clone(&desk.shared);
     let look = move |tell: &Tell<'_>| queue_ids::read(&shared, &burst, tell);
     match answer(&desk.lately.queue_ids, &id, look).await? {
         Ok(found) => Ok(Json(found.answer(id, q.host.as_deref(), limit)).into_response()),
         Err(progress) => Ok(reading(progress)),
     }
+}
+
+/// Which rows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Collateral {
+    relay: Option<String>,
+    after: Option<usize>,
+    limit: Option<usize>,
+}
+
+async fn collateral_page(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    asked: Asked<Collateral>,
+) -> Result<Response, Problem> {
+    let q = understood(asked)?;
+    let limit = limit(q.limit, ROWS, ROWS_MAX)?;
+    Ok(match collateral_of(&desk, &id).await? {
+        Ok(found) => Json(found.answer(q.relay.as_deref(), q.after.unwrap_or(0), limit)).into_response(),
+        Err(progress) => reading(progress),
+    })
+}
+
+async fn collateral_csv(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let found = match collateral_of(&desk, &id).await? {
+        Ok(found) => found,
+        Err(progress) => return Ok(reading(progress)),
+    };
+    let csv = found.csv().map_err(|e| {
+        let cure = "A defect of mailfuse: please report it, with the log.";
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string(), cure)
+    })?;
+    Ok(([(CONTENT_TYPE, "text/csv; charset=utf-8")], csv).into_response())
+}
+
+async fn collateral_of(desk: &Desk, id: &str) -> Result<Result<Arc<collateral::Found>, Progress>, Problem> {
+    let wanted = id.to_owned();
+    let known = ask(desk, move |c| collateral::Known::of(c, &wanted)).await?.ok_or_else(none)?;
+    let shared = Arc::clone(&desk.shared);
+    let look = move |tell: &Tell<'_>| collateral::read(&shared, known, tell);
+    answer(&desk.lately.collateral, id, look).await
 }
 
 fn limit(asked: Option<usize>, else_: usize, max: usize) -> Result<usize, Problem> {

@@ -6,6 +6,7 @@
 
 pub(super) mod api;
 mod burst;
+mod collateral;
 mod queue_ids;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,7 +104,8 @@ impl<T: Send + Sync + 'static> Answers<T> {
                 };
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(&tell)))
             };
-            let found = found.unwrap_or_else(|_| Err("the reading ended by a defect of mailfuse: see its log".to_owned()));
+            let found =
+                found.unwrap_or_else(|_| Err("the reading ended by a defect of mailfuse: see its log".to_owned()));
             *lock(&theirs) = Stage::Ended(Instant::now(), found.map(Arc::new));
         };
         match std::thread::Builder::new().name("look-back".to_owned()).spawn(run) {

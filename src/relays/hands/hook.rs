@@ -361,6 +361,20 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_says_where_its_queue_ids_are() {
+        let said = |verb, incident: &str| {
+            let stop = Measure { incident: incident.to_owned(), ..measure("m-1", Kind::Stop, "ann", 0) };
+            let ledger = Ledger::default();
+            let (call, _) = ledger.owed(&[hook("h", &Hook::default().on)], [&stop], 0).remove(0);
+            let line: serde_json::Value = serde_json::from_slice(&input(&Call { verb, ..call }, &stop)).unwrap();
+            line["queue_ids"].as_str().map(str::to_owned)
+        };
+        assert_eq!(said(Verb::Stop, "0a1b").as_deref(), Some("/v1/incidents/0a1b/queue-ids"));
+        assert_eq!(said(Verb::Release, "0a1b"), None);
+        assert_eq!(said(Verb::Stop, "p-0a1b"), None, "a person's order has no burst");
+    }
+
+    #[test]
     fn a_stop_is_told_once_and_its_end_only_to_whom_it_was_told() {
         let hooks = [hook("all", &Hook::default().on), hook("pulls", &[Verb::Pull]), hook("ends", &[Verb::Release])];
         let stop = measure("m-1", Kind::Stop, "ann", 0);
