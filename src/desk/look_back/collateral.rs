@@ -289,7 +289,7 @@ const COLUMNS: [&str; 11] =
 
 impl Found {
     fn rows<'a>(&'a self, of: Option<&'a str>) -> impl Iterator<Item = Row> + 'a {
-        let place = |(at, o): &'a (usize, BystanderRow)| {
+        let place = move |(at, o): &'a (usize, BystanderRow)| {
             let relay = self.head.relays.get(*at)?;
             let wanted = of.is_none_or(|of| of == relay.relay);
             Some((&*relay.relay, o, self.facts.get(*at)?)).filter(|_| wanted)
