@@ -169,7 +169,7 @@ pub fn look_back(
             covered.cut.push(format!("{} records were read, no more may be", covered.records));
             break;
         }
-        if covered.records % LOOK == 0 || polled.is_none() {
+        if covered.records.is_multiple_of(LOOK) || polled.is_none() {
             if !tell(Progress { records: covered.records, of }) {
                 return Err(Error::GivenUp);
             }

@@ -33,7 +33,7 @@ pub(super) enum Standing<T> {
 /// Answers of one kind: those that are being looked for, and those that were found lately.
 #[derive(Debug)]
 pub(super) struct Answers<T> {
-    all: Mutex<Vec<(String, Arc<Mutex<Stage<T>>>)>>,
+    all: Mutex<Vec<Kept<T>>>,
     /// Readings at a time.
     at_a_time: usize,
     /// Answers kept.
@@ -41,6 +41,9 @@ pub(super) struct Answers<T> {
     /// For how long.
     keep: Duration,
 }
+
+/// A question and how it stands.
+type Kept<T> = (String, Arc<Mutex<Stage<T>>>);
 
 #[derive(Debug)]
 enum Stage<T> {
