@@ -28,7 +28,7 @@ const FLAGGED_MAX: i64 = 100_000;
 const PULLS_MAX: i64 = 1_000;
 /// Accounts that are counted one by one, over all relays; and those that are listed of one relay.
 const COUNTED_MAX: usize = 100_000;
-const LISTED_MAX: usize = 20_000;
+const LISTED_MAX: usize = 50_000;
 
 /// What the index knows about it.
 #[derive(Debug)]

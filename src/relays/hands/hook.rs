@@ -225,8 +225,10 @@ struct Input<'a> {
 /// The line for a call.
 fn input(call: &Call, measure: &Measure) -> Vec<u8> {
     let is_relay = measure.kind == Kind::Pull;
-    // What a person ordered has no burst, and its incident is no page. Other ids are hexadecimal: they need no encoding.
-    let has_burst = call.verb == Verb::Stop && measure.incident.bytes().all(|b| b.is_ascii_alphanumeric());
+    // What a person ordered has no burst, and its incident is no page. The detector's ids need no encoding.
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let has_burst =
+        call.verb == Verb::Stop && measure.incident.starts_with("i-") && measure.incident.bytes().all(is_plain);
     let input = Input {
         v: 1,
         verb: call.verb,
@@ -369,8 +371,9 @@ mod tests {
             let line: serde_json::Value = serde_json::from_slice(&input(&Call { verb, ..call }, &stop)).unwrap();
             line["queue_ids"].as_str().map(str::to_owned)
         };
-        assert_eq!(said(Verb::Stop, "0a1b").as_deref(), Some("/v1/incidents/0a1b/queue-ids"));
-        assert_eq!(said(Verb::Release, "0a1b"), None);
+        let incident = crate::core::incident::incident_id("ann", 7);
+        assert_eq!(said(Verb::Stop, &incident), Some(format!("/v1/incidents/{incident}/queue-ids")));
+        assert_eq!(said(Verb::Release, &incident), None);
         assert_eq!(said(Verb::Stop, "p-0a1b"), None, "a person's order has no burst");
     }
 
