@@ -126,6 +126,6 @@ mod tests {
         assert!(said.contains("; others 2. What came back"), "{said}");
         assert!(said.ends_with("at 2026-03-02 08:14:22, and gave the server no new mail from 2026-03-02 08:15:00 on."));
         assert!(!said.contains(['\n', '\u{202e}']), "a reply is text, not a line of a letter");
-        assert!(!said.contains("x.example"), "nobody is named");
+        assert!(!said.contains("ann@x.example"), "nobody is named");
     }
 }
