@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::burst::Burst;
 use super::{Answers, Standing, Tell, collateral, queue_ids};
-use crate::desk::api::{Asked, Desk, ask, understood};
+use crate::desk::api::{Asked, Desk, ask, understood, within};
 use crate::kafka::look_back::Progress;
 use crate::telemetry::http::Problem;
 
@@ -22,8 +22,7 @@ const WAIT: Duration = Duration::from_secs(3);
 /// Queue ids that are listed at most, and where nothing is said.
 const IDS_MAX: usize = 100_000;
 const IDS: usize = 10_000;
-/// Rows of a page at most, and where nothing is said.
-const ROWS_MAX: usize = 1_000;
+/// Rows of a page where nothing is said.
 const ROWS: usize = 100;
 
 /// What was found lately.
@@ -112,7 +111,12 @@ async fn queue_ids_page(
     asked: Asked<QueueIds>,
 ) -> Result<Response, Problem> {
     let q = understood(asked)?;
-    let limit = limit(q.limit, IDS, IDS_MAX)?;
+    let limit = q.limit.unwrap_or(IDS);
+    if !(1..=IDS_MAX).contains(&limit) {
+        let cure = "/v1/openapi.json says what each page can be asked for.";
+        let detail = format!("limit must lie between 1 and {IDS_MAX}");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, detail, cure));
+    }
     let wanted = id.clone();
     let burst = ask(&desk, move |c| Burst::of(c, &wanted)).await?.ok_or_else(none)?;
     let shared = Arc::clone(&desk.shared);
@@ -128,8 +132,8 @@ async fn queue_ids_page(
 #[serde(default, deny_unknown_fields)]
 struct Collateral {
     relay: Option<String>,
-    after: Option<usize>,
-    limit: Option<usize>,
+    after: Option<i64>,
+    limit: Option<u32>,
 }
 
 async fn collateral_page(
@@ -138,9 +142,11 @@ async fn collateral_page(
     asked: Asked<Collateral>,
 ) -> Result<Response, Problem> {
     let q = understood(asked)?;
-    let limit = limit(q.limit, ROWS, ROWS_MAX)?;
+    within([], q.after, q.limit)?;
+    let limit = q.limit.map_or(ROWS, |n| n as usize);
+    let after = usize::try_from(q.after.unwrap_or(0)).unwrap_or(usize::MAX);
     Ok(match collateral_of(&desk, &id).await? {
-        Ok(found) => Json(found.answer(q.relay.as_deref(), q.after.unwrap_or(0), limit)).into_response(),
+        Ok(found) => Json(found.answer(q.relay.as_deref(), after, limit)).into_response(),
         Err(progress) => reading(progress),
     })
 }
@@ -163,13 +169,4 @@ async fn collateral_of(desk: &Desk, id: &str) -> Result<Result<Arc<collateral::F
     let shared = Arc::clone(&desk.shared);
     let look = move |tell: &Tell<'_>| collateral::read(&shared, known, tell);
     answer(&desk.lately.collateral, id, look).await
-}
-
-fn limit(asked: Option<usize>, else_: usize, max: usize) -> Result<usize, Problem> {
-    let limit = asked.unwrap_or(else_);
-    if (1..=max).contains(&limit) {
-        return Ok(limit);
-    }
-    let cure = "/v1/openapi.json says what each page can be asked for.";
-    Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit must lie between 1 and {max}"), cure))
 }
