@@ -203,6 +203,17 @@ fn every_answer_is_as_described_and_schemathesis_finds_nothing() {
     conforms("/v1/deliveries", &ask(&one, "/v1/deliveries?state=pending&endpoint=abuse", None));
     conforms("/v1/alerts", &ask(&one, "/v1/alerts?limit=3", None));
     let incident = conforms("/v1/incidents/{id}", &ask(&one, "/v1/incidents/i-1", None));
+    for page in ["queue-ids", "collateral", "collateral.csv"] {
+        let mut answer = ask(&one, &format!("/v1/incidents/i-1/{page}"), None);
+        wait_until(&format!("{page} is read"), LIMIT, || {
+            conforms(&format!("/v1/incidents/{{id}}/{page}"), &answer);
+            let is_done = answer.0 == 200;
+            if !is_done {
+                answer = ask(&one, &format!("/v1/incidents/i-1/{page}"), None);
+            }
+            is_done
+        });
+    }
     assert_eq!(incident["incident"]["directory"]["contact"], json!(names[1]));
     let directory = conforms("/v1/directory", &ask(&one, "/v1/directory", None));
     assert_eq!((&directory["accounts"], directory.get("trouble")), (&json!(names.len() - 1), None));
@@ -213,6 +224,11 @@ fn every_answer_is_as_described_and_schemathesis_finds_nothing() {
     }
     for (page, path, status) in [
         ("/v1/incidents/{id}", "/v1/incidents/none", 404),
+        ("/v1/incidents/{id}/queue-ids", "/v1/incidents/none/queue-ids", 404),
+        ("/v1/incidents/{id}/queue-ids", "/v1/incidents/i-1/queue-ids?limit=0", 400),
+        ("/v1/incidents/{id}/collateral", "/v1/incidents/none/collateral", 404),
+        ("/v1/incidents/{id}/collateral", "/v1/incidents/i-1/collateral?limit=1001", 400),
+        ("/v1/incidents/{id}/collateral.csv", "/v1/incidents/none/collateral.csv", 404),
         ("/v1/incidents", "/v1/incidents?state=opne", 400),
         ("/v1/incidents", "/v1/incidents?limit=0", 400),
         ("/v1/incidents", "/v1/incidents?sate=open", 400),

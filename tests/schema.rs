@@ -429,10 +429,10 @@ fn send() -> impl Strategy<Value = Kind<'static>> {
     let rcpts = (vec(string(), 0..5), 0..9_u64)
         .prop_map(|(named, more)| Recipients { count: named.len() as u64 + more, named });
     let id = name().prop_map(|id| id.filter(|i| !i.starts_with('<')));
-    let strings = (name(), name(), name(), name(), name(), name());
+    let strings = (name(), name(), name(), name(), name(), name(), name());
     (strings, of(client()), rcpts, id, of(0..1_u64 << 53)).prop_map(|(s, client_ip, rcpts, message_id, size)| {
-        let (relay, queue_id, mail_from, content_hash, auth, user_agent) = s;
-        let strings = Send { relay, queue_id, mail_from, content_hash, auth, user_agent, ..Send::default() };
+        let (relay, queue_id, host, mail_from, content_hash, auth, user_agent) = s;
+        let strings = Send { relay, queue_id, host, mail_from, content_hash, auth, user_agent, ..Send::default() };
         Kind::Send(Send { client_ip, rcpts, message_id, size, ..strings })
     })
 }

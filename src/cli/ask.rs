@@ -86,6 +86,20 @@ pub(super) fn encoded(text: &str) -> String {
 /// # Errors
 /// Where there is no answer within 15 seconds, or one that is an error: with what it says, and its cure.
 pub(super) fn send(asked: &Asked, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failure> {
+    let text = answered(asked, method, path, body)?;
+    let read = if text.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text) };
+    Ok(read.context("what answered is no JSON: is it mailfuse?")?)
+}
+
+/// The same for a page that is no JSON.
+///
+/// # Errors
+/// As [`send`].
+pub(super) fn text(asked: &Asked, path: &str) -> Result<String, Failure> {
+    answered(asked, Method::GET, path, None)
+}
+
+fn answered(asked: &Asked, method: Method, path: &str, body: Option<Value>) -> Result<String, Failure> {
     let base = asked.base()?;
     let takes_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
     let mut request = Request::builder().method(method).uri(format!("{base}{path}"));
@@ -104,8 +118,7 @@ pub(super) fn send(asked: &Asked, method: Method, path: &str, body: Option<Value
     let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
     let text = text.with_context(|| format!("{base}: its answer broke off"))?;
     if status.is_success() {
-        let read = if text.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text) };
-        return read.with_context(|| format!("{base} answered what is no JSON: is it mailfuse?")).map_err(Into::into);
+        return Ok(text);
     }
     let problem: Value = serde_json::from_str(&text).unwrap_or_default();
     Err(match problem["detail"].as_str() {

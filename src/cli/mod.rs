@@ -11,6 +11,7 @@ mod desk;
 mod explain;
 mod feed;
 mod find;
+mod look_back;
 mod measures;
 mod publish;
 mod rejects;
@@ -56,6 +57,10 @@ enum Command {
     /// Pull relays and put them back, and see which are pulled
     #[command(subcommand)]
     Relays(measures::Relays),
+    /// List the queue ids of a burst, for `postsuper -h -` or `exim -Mf`
+    QueueIds(look_back::QueueIds),
+    /// Name the customers who shared the relays of a burst, with what the help desk can write to them
+    Collateral(look_back::Collateral),
     /// Try the endpoints that alerts are sent to, and have messages sent again
     Webhook(webhook::Arguments),
     /// Make tokens for those who may ask an instance over HTTP
@@ -111,6 +116,8 @@ pub fn run() -> ExitCode {
         Command::Desk(arguments) => desk::run(&arguments),
         Command::Accounts(command) => measures::accounts(&command),
         Command::Relays(command) => measures::relays(&command),
+        Command::Collateral(arguments) => look_back::collateral(&arguments),
+        Command::QueueIds(arguments) => look_back::queue_ids(&arguments),
         Command::Webhook(arguments) => webhook::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),

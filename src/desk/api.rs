@@ -18,6 +18,7 @@ use super::feedback;
 use super::index::moments;
 use super::index::query::{self, Alerts, Deliveries, Incidents, Listings};
 use super::index::{Error, reader};
+use super::look_back::{self, api::Lately};
 use super::shared::{IndexState, Role, Shared};
 use crate::kafka::outlet::now_ms;
 use crate::telemetry::access::{Right, Who};
@@ -34,6 +35,7 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Desk {
     pub(super) shared: Arc<Shared>,
+    pub(super) lately: Arc<Lately>,
     asking: Arc<Semaphore>,
 }
 
@@ -51,7 +53,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/directory/{account}", get(known))
         .merge(feedback::api::router())
         .merge(feedback::measures::router())
-        .with_state(Desk { shared, asking: Arc::new(Semaphore::new(ASKING_MAX)) })
+        .merge(look_back::api::router())
+        .with_state(Desk { shared, lately: Arc::default(), asking: Arc::new(Semaphore::new(ASKING_MAX)) })
 }
 
 #[derive(Serialize)]

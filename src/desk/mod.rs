@@ -18,6 +18,7 @@ mod heirs;
 pub mod in_time;
 pub mod index;
 pub mod listings;
+mod look_back;
 pub mod mail;
 pub mod measures;
 pub mod notice;
@@ -46,6 +47,7 @@ use axum::Router;
 
 use crate::core::policy::Policy;
 use crate::directory;
+use crate::event::Limits;
 use crate::kafka::Kafka;
 use crate::relays;
 use crate::telemetry::Metrics;
@@ -75,6 +77,8 @@ pub struct Options<'a> {
     pub directory: &'a directory::Settings,
     /// What the detectors count by.
     pub policy: Arc<Policy>,
+    /// Section `[events]`.
+    pub events: Limits,
     /// Its name in the group, where it has one that it keeps over restarts.
     pub instance: &'a str,
     /// What it calls itself before the brokers.

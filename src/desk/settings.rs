@@ -19,6 +19,11 @@ pub struct Settings {
     pub link: String,
     /// From one heartbeat to the next, in seconds; 0: none.
     pub heartbeat_s: u32,
+    /// When somebody asks what a burst has in the queues or who shared its relays, the events topic is read again for so long at
+    /// most, in seconds.
+    pub look_back_s: u32,
+    /// And so many records at most.
+    pub look_back_records: u64,
     /// Where alerts are sent.
     pub webhook: Vec<Endpoint>,
     /// Whom they are mailed to.
@@ -33,6 +38,8 @@ impl Default for Settings {
             keep_days: 90,
             link: String::new(),
             heartbeat_s: 0,
+            look_back_s: 60,
+            look_back_records: 50_000_000,
             webhook: Vec::new(),
             mail: Vec::new(),
         }
@@ -60,6 +67,12 @@ impl Settings {
         }
         if self.heartbeat_s != 0 && !(10..=86_400).contains(&self.heartbeat_s) {
             return Err(BadSettings::Range("heartbeat_s must be 0 or lie between 10 and 86400"));
+        }
+        if !(1..=600).contains(&self.look_back_s) {
+            return Err(BadSettings::Range("look_back_s must lie between 1 and 600"));
+        }
+        if self.look_back_records == 0 {
+            return Err(BadSettings::Range("look_back_records must be above 0"));
         }
         if self.heartbeat_s == 0 && self.endpoints().iter().any(|endpoint| endpoint.heartbeat) {
             return Err(BadSettings::Range(

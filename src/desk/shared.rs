@@ -16,7 +16,7 @@ use super::feedback::wish::{Refused, Wish};
 use super::webhook::settings::{Deliver, Endpoint, Format};
 use super::{Options, Settings};
 use crate::directory::file::Held;
-use crate::event::Timestamp;
+use crate::event::{Limits, Timestamp};
 use crate::kafka::Kafka;
 use crate::relays;
 use crate::telemetry::Metrics;
@@ -132,6 +132,8 @@ pub struct Shared {
     index: Mutex<IndexState>,
     /// What the detectors count by.
     pub(super) policy: Arc<Policy>,
+    /// How events are read.
+    pub(super) events: Limits,
     /// What the provider knows about its customers.
     pub(super) directory: Held,
     /// Whether the directory is to be looked at now.
@@ -168,6 +170,7 @@ impl Shared {
             commands: crossbeam_channel::bounded(64),
             index: Mutex::new(IndexState::Catching),
             policy: Arc::clone(&options.policy),
+            events: options.events.clone(),
             directory: Held::new(&options.directory.file),
             look: AtomicBool::new(false),
             index_damaged: AtomicBool::new(false),

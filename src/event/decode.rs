@@ -138,6 +138,7 @@ impl Checker<'_> {
             client_ip: address(w.client_ip)?,
             rcpts: self.recipients(w.rcpts, w.rcpt_count)?,
             queue_id: self.name("queue_id", w.queue_id)?,
+            host: self.name("host", w.host)?,
             mail_from: self.name("mail_from", w.mail_from)?,
             message_id: self.name("message_id", w.message_id)?.map(without_brackets),
             size: optional("size", "an integer of bytes", w.size)?,

@@ -40,6 +40,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     relay_queue_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mail_from: Option<&'a str>,
@@ -123,6 +125,7 @@ fn send<'a>(s: &'a Send<'_>) -> Line<'a> {
         // Where all are named their number says nothing new.
         rcpt_count: (named == 0 || s.rcpts.count != named).then_some(s.rcpts.count),
         queue_id: s.queue_id.as_deref(),
+        host: s.host.as_deref(),
         mail_from: s.mail_from.as_deref(),
         message_id: s.message_id.as_deref(),
         size: s.size,

@@ -57,6 +57,8 @@ pub struct Send<'a> {
     pub rcpts: Recipients<'a>,
     /// Ties an outcome to this send, within the account.
     pub queue_id: Option<Cow<'a, str>>,
+    /// The own host in whose queue the message has this id.
+    pub host: Option<Cow<'a, str>>,
     /// Envelope sender.
     pub mail_from: Option<Cow<'a, str>>,
     /// Message-ID without its angle brackets.
@@ -166,6 +168,7 @@ impl Event<'_> {
                         count: s.rcpts.count,
                     },
                     queue_id: owned(s.queue_id),
+                    host: owned(s.host),
                     mail_from: owned(s.mail_from),
                     message_id: owned(s.message_id),
                     size: s.size,

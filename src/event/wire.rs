@@ -52,6 +52,8 @@ pub struct Wire<'a> {
     #[serde(borrow)]
     pub queue_id: Field<Cow<'a, str>>,
     #[serde(borrow)]
+    pub host: Field<Cow<'a, str>>,
+    #[serde(borrow)]
     pub relay_queue_id: Field<Cow<'a, str>>,
     #[serde(borrow)]
     pub mail_from: Field<Cow<'a, str>>,

@@ -8,6 +8,7 @@ pub mod client;
 pub mod control;
 pub mod group;
 pub mod history;
+pub mod look_back;
 pub mod outlet;
 pub mod partitioner;
 pub mod publish;

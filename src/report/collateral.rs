@@ -12,14 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashbrown::HashMap;
 
 use super::bounded::{Ties, TopCounts};
-use super::data::{BystanderRow, Cut, Exposure, Options, TenantRow};
-use super::live::{Live, is_refusal};
+use super::data::{Blamed, BystanderRow, Cut, Exposure, Options, TenantRow};
+use super::live::domain;
 use super::replies;
-use crate::core::shard::Step;
+use crate::core::refusal;
 use crate::event::{Event, Kind, Outcome, Send, Status, Timestamp};
 
 /// Stretches of exposure kept for a relay; beyond it neighbours grow together.
 const SPANS_MAX: usize = 4_096;
+
+/// Receivers told apart that refuse one account because of the relay's address.
+const BLAMED_MAX: usize = 5;
+/// No domain is longer (RFC 1035, section 2.3.4).
+const DOMAIN_BYTES_MAX: usize = 255;
 
 /// All relays that carried a burst.
 #[derive(Debug)]
@@ -56,6 +61,29 @@ struct Other {
     recipients: u64,
     refused: u64,
     deferred: u64,
+    span: Option<(Timestamp, Timestamp)>,
+    blamed: Vec<Blamed>,
+    blamed_more: u64,
+}
+
+impl Other {
+    fn message(&mut self, ts: Timestamp, recipients: u64) {
+        self.messages += 1;
+        self.recipients += recipients;
+        let (first, last) = self.span.unwrap_or((ts, ts));
+        self.span = Some((first.min(ts), last.max(ts)));
+    }
+
+    fn blame(&mut self, blamed: Blamed) {
+        let same = |b: &&mut Blamed| b.receiver == blamed.receiver && b.by == blamed.by;
+        if let Some(known) = self.blamed.iter_mut().find(same) {
+            known.count += blamed.count;
+        } else if self.blamed.len() < BLAMED_MAX {
+            self.blamed.push(blamed);
+        } else {
+            self.blamed_more += blamed.count;
+        }
+    }
 }
 
 /// A bystander's message, for outcomes that name its relay, or that rely on the send to have done so.
@@ -119,7 +147,7 @@ impl Relays {
     }
 
     /// An event of an account that was not flagged.
-    pub fn bystander(&mut self, event: &Event<'_>, step: &Step) {
+    pub fn bystander(&mut self, event: &Event<'_>) {
         let Some((first, last)) = self.hull else { return };
         // A message of the exposed time may be answered, and its relay named, long after it.
         let over = event.ts.0 > last && !matches!(event.kind, Kind::Outcome(_));
@@ -129,7 +157,7 @@ impl Relays {
         let Some(account) = event.account.as_deref() else { return };
         match &event.kind {
             Kind::Send(s) => self.bystander_send(account, event, s),
-            Kind::Outcome(o) => self.bystander_outcome(account, event, o, step),
+            Kind::Outcome(o) => self.bystander_outcome(account, event, o),
             Kind::Complaint(_) | Kind::Auth(_) => {}
         }
     }
@@ -146,17 +174,14 @@ impl Relays {
             && self.exposed(id, event.ts)
         {
             counted = true;
-            self.count(id, account, event, |o| {
-                o.messages += 1;
-                o.recipients += recipients;
-            });
+            self.count(id, account, event, |o| o.message(event.ts, recipients));
         }
         if let Some(queue_id) = &s.queue_id {
             self.ties.put(account, queue_id, Waiting { ts: event.ts, recipients, relay, counted });
         }
     }
 
-    fn bystander_outcome(&mut self, account: &str, event: &Event<'_>, o: &Outcome<'_>, step: &Step) {
+    fn bystander_outcome(&mut self, account: &str, event: &Event<'_>, o: &Outcome<'_>) {
         let named = o.relay.as_deref().map(|r| self.ids.get(r).copied());
         if named == Some(None) {
             return;
@@ -175,19 +200,20 @@ impl Relays {
         if let Some((ts, recipients)) = late_named
             && self.exposed(id, ts)
         {
-            self.count(id, account, event, |o| {
-                o.messages += 1;
-                o.recipients += recipients;
-            });
+            self.count(id, account, event, |o| o.message(ts, recipients));
         }
-        let refused = is_refusal(o, step);
+        let refused = matches!(o.status, Status::Bounced | Status::Rejected);
         let deferred = !refused && o.status == Status::Deferred;
         if !(refused || deferred || o.status == Status::Expired) || !self.exposed(id, event.ts) {
             return;
         }
+        let blamed = blamed(o);
         self.count(id, account, event, |o| {
             o.refused += u64::from(refused);
             o.deferred += u64::from(deferred);
+            if let Some(blamed) = blamed {
+                o.blame(blamed);
+            }
         });
         if let (Some(group), Some(relay)) = (replies::group(o), self.all.get_mut(id as usize)) {
             relay.replies.add(group.as_str(), 1);
@@ -218,6 +244,11 @@ impl Relays {
         }
     }
 
+    /// The first and the last moment at which any is exposed, in milliseconds since 1970.
+    pub fn hull(&self) -> Option<(i64, i64)> {
+        self.hull
+    }
+
     /// Distinct accounts counted on any relay.
     pub fn bystanders(&self) -> u64 {
         let all: BTreeSet<&str> = self.all.iter().flat_map(|r| r.others.keys().map(|k| &**k)).collect();
@@ -225,10 +256,11 @@ impl Relays {
     }
 
     /// The relays that carried a burst, most burst recipients first.
-    pub fn finish(&self, live: &[Live], options: &Options) -> Cut<Exposure> {
+    /// `burst`: what the burst put on a relay, messages and recipients.
+    pub fn finish(&self, burst: impl Iterator<Item = (u32, (u64, u64))>, options: &Options) -> Cut<Exposure> {
         let mut carried: Vec<(u64, u64)> = vec![(0, 0); self.all.len()];
-        for (id, (messages, recipients)) in live.iter().flat_map(|l| &l.relays) {
-            if let Some(sum) = carried.get_mut(*id as usize) {
+        for (id, (messages, recipients)) in burst {
+            if let Some(sum) = carried.get_mut(id as usize) {
                 sum.0 += messages;
                 sum.1 += recipients;
             }
@@ -257,6 +289,9 @@ impl RelayLive {
                 recipients: o.recipients,
                 refused: o.refused,
                 deferred: o.deferred,
+                span: o.span,
+                blamed: most_first(&o.blamed),
+                blamed_more: o.blamed_more,
             });
             sum.messages += o.messages;
             sum.recipients += o.recipients;
@@ -291,6 +326,21 @@ impl RelayLive {
             },
         }
     }
+}
+
+/// Who refuses our address by this outcome.
+fn blamed(o: &Outcome<'_>) -> Option<Blamed> {
+    let by = refusal::read(o).refuses_relay?;
+    let receiver = domain(&o.rcpt);
+    let receiver = receiver.get(..DOMAIN_BYTES_MAX).unwrap_or(receiver).to_ascii_lowercase();
+    let (_, words) = replies::split(&replies::group(o)?);
+    Some(Blamed { receiver, by, count: 1, words })
+}
+
+fn most_first(blamed: &[Blamed]) -> Vec<Blamed> {
+    let mut all = blamed.to_vec();
+    all.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (&a.receiver, a.by).cmp(&(&b.receiver, b.by))));
+    all
 }
 
 /// Adds `start..=end` to spans that do not overlap.

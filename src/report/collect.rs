@@ -66,7 +66,7 @@ impl Collector {
         }
         let Some(account) = event.account.as_deref() else { return };
         if !self.accounts.contains_key(account) {
-            self.relays.bystander(event, step);
+            self.relays.bystander(event);
             return;
         }
         match &event.kind {
@@ -172,7 +172,8 @@ impl Collector {
 
     /// Ends the pass.
     pub fn finish(mut self, inputs: Inputs) -> Report {
-        let relays = self.relays.finish(&self.live, &self.options);
+        let carried = self.live.iter().flat_map(|l| l.relays.iter().map(|(id, sum)| (*id, *sum)));
+        let relays = self.relays.finish(carried, &self.options);
         let bystanders = self.relays.bystanders();
         let listed = self.options.incidents_listed;
         let incidents_more = self.live.len().saturating_sub(listed) as u64;

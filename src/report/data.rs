@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::incident::Incident;
 use super::timeline::Timeline;
+use crate::core::replies::Family;
 use crate::event::Timestamp;
 
 /// What the report was made from: the page's head. The caller knows it, the collector does not.
@@ -321,6 +322,25 @@ pub struct BystanderRow {
     pub refused: u64,
     /// Attempts that were put off meanwhile.
     pub deferred: u64,
+    /// First and last message counted; `None`: none was, only answers.
+    pub span: Option<(Timestamp, Timestamp)>,
+    /// Who refused or put off its mail because of the relay's address, most first.
+    pub blamed: Vec<Blamed>,
+    /// The same by further receivers.
+    pub blamed_more: u64,
+}
+
+/// A receiver that refused an innocent account's mail, or put it off, because of the relay's address.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Blamed {
+    /// The recipients' domain, in lower case.
+    pub receiver: String,
+    /// Whose words these are: the receiver's own, or a list's that it asks.
+    pub by: Family,
+    /// Attempts.
+    pub count: u64,
+    /// What it said first, without addresses and numbers of one recipient.
+    pub words: String,
 }
 
 /// One tenant's accounts together.

@@ -210,7 +210,7 @@ impl Row {
 /// Foreign text that a spreadsheet will not take for a formula: an apostrophe stands before what begins like one.
 ///
 /// Spreadsheets skip blanks before they look, and some take the full-width signs too.
-fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     let first = text.trim_start_matches(|c: char| c.is_whitespace() || c.is_control()).chars().next();
     let formula = matches!(first, Some('=' | '+' | '-' | '@' | '|' | '%' | '＝' | '＋' | '－' | '＠'));
     let blank = text.starts_with(['\t', '\r', '\n']);

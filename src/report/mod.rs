@@ -7,14 +7,17 @@
 //! Nothing here reads a clock, draws a random number or depends on hash order: the same alerts and events give the
 //! same bytes. Everything that an account can make large has a bound in [`Options`], and what lies beyond it is counted.
 
+pub mod beside;
 mod bounded;
 mod collateral;
 mod collect;
 mod data;
 pub mod extract;
+pub mod helpdesk;
 pub mod html;
 mod incident;
 mod live;
+pub mod queued;
 mod redact;
 mod replies;
 mod svg;
@@ -23,8 +26,8 @@ mod timeline;
 
 pub use collect::Collector;
 pub use data::{
-    AddressRow, BystanderRow, Cut, Detail, Exposure, IncidentReport, InputFile, Inputs, Leak, NetworkRow, Options,
-    RelayRow, Report, Shown, TenantRow,
+    AddressRow, Blamed, BystanderRow, Cut, Detail, Exposure, IncidentReport, InputFile, Inputs, Leak, NetworkRow,
+    Options, RelayRow, Report, Shown, TenantRow,
 };
 pub use incident::Incident;
 pub use timeline::{Cell, Timeline};

@@ -447,6 +447,7 @@ pub fn start_desk(config: &Config, http: Option<std::net::SocketAddr>, metrics: 
         relays: &config.relays,
         directory: &config.directory,
         policy: Arc::new(config.policy(config.fingerprint_key()?)?),
+        events: config.events.clone(),
         instance: &config.run.instance,
         client_id: &client_id(config, http),
         session_timeout_ms: config.run.session_timeout_ms,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use mailfuse::core::alert::Alert;
 use mailfuse::core::shard::Step;
 use mailfuse::event::{Kind, Recipients, Status, Timestamp};
+use mailfuse::report::beside::Beside;
 use mailfuse::report::{Exposure, IncidentReport, Leak, Options, Report};
 use proptest::prelude::*;
 use report_support::*;
@@ -139,6 +140,44 @@ proptest! {
         prop_assert!(least.iter().all(|(a, n)| found.get(a).is_some_and(|f| f >= n)), "{found:?} below {least:?}");
         let order: Vec<u64> = exposure.others.rows.iter().map(|o| o.recipients).collect();
         prop_assert!(order.is_sorted_by(|a, b| a >= b));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// What the desk finds when it reads the events again, partition by partition, is what the report has found in their order.
+    #[test]
+    fn read_again_in_another_order_it_is_the_same(
+        messages in 2u64..8, every_ms in prop::sample::select(vec![60_000i64, 900_000, 5_000_000]),
+        tail_s in prop::sample::select(vec![0i64, 600, 3600]), seed: u64,
+    ) {
+        let mut h = Hijack::new("info@x.example", START + 3_600_000);
+        (h.messages, h.every_ms, h.flag_at, h.relay_at_send) = (messages, every_ms, 1, true);
+        let mut dice = Dice(seed);
+        let mut events = h.events(&mut dice);
+        events.extend(ordinary(20, 10_000_000 + every_ms * messages as i64, Some("srv24-s-st"), &mut dice));
+        let mut events = sorted(events);
+        let mut options = Options { tail_s, ..Options::default() };
+        options.shown.bystanders = 1_000;
+        let wanted = collect(&h.alerts(), &events, options.clone()).relays.rows;
+
+        let account = |(e, _): &Seen| e.account.as_deref().unwrap_or_default().to_owned();
+        events.sort_by_key(account);
+        let mut beside =
+            Beside::new(&h.alerts(), (Timestamp(h.first), None), [Box::from(h.account.as_str())], options);
+        events.iter().filter(|e| account(e) == h.account).for_each(|(e, _)| beside.own(e));
+        events.iter().for_each(|(e, _)| beside.any(e));
+        let found = beside.finish().rows;
+        prop_assert!(wanted.iter().any(|relay| !relay.others.rows.is_empty()) || tail_s < 3600);
+        prop_assert_eq!(found.len(), wanted.len());
+        for (f, w) in found.iter().zip(&wanted) {
+            prop_assert_eq!((&f.relay, f.span, f.exposed_s), (&w.relay, w.span, w.exposed_s));
+            prop_assert_eq!((f.messages, f.recipients), (w.messages, w.recipients));
+            prop_assert_eq!(&f.others, &w.others);
+            prop_assert_eq!(&f.tenants, &w.tenants);
+            prop_assert_eq!(&f.replies, &w.replies);
+        }
     }
 }
 

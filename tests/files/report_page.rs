@@ -98,6 +98,10 @@ fn the_summary_says_what_happened() {
     ] {
         assert!(summary.contains(part), "{part:?} is not in {summary:?}");
     }
+    let collateral = section(&html, "section.collateral");
+    for part in ["What the help desk can write to them", "We noticed the spam at 2012-07-10 06:11:48 UTC."] {
+        assert!(collateral.contains(part), "{part:?} is not in {collateral:?}");
+    }
     let head = section(&html, "header");
     for part in [
         "1 file, 118,392 lines, 40,211 events",
@@ -179,6 +183,8 @@ fn redaction_leaves_no_name() {
         for name in names.iter().filter(|n| !public.contains(&n.as_str())) {
             assert!(!html.contains(&name.to_lowercase()), "{name} is in the redacted page");
         }
+        // It quotes what remote servers said.
+        assert!(!html.contains("what the help desk can write"));
         let page = text(&html);
         for token in
             ["account-1", "relay-1", "client-1", "net-1", "file-1", "message-1", "domain-1", "gmail.com", "redacted."]

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::desk::in_time::Moments;
 use crate::desk::notice::Said;
+use crate::desk::record::Incident;
 use crate::desk::webhook::grouping::{Group, Holds};
 use crate::desk::webhook::record::DeliveryRecord;
 
@@ -341,15 +342,30 @@ pub fn incident(c: &Connection, id: &str) -> Result<Option<Whole>, rusqlite::Err
     Ok(Some(Whole { incident: raw(found)?, alerts: alerts.items, moments: None }))
 }
 
+/// One incident as it was recorded, and the first of what was said of it, in its order; `None` where it is not known.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn said_of(c: &Connection, id: &str) -> Result<Option<(Incident, Vec<Said>)>, rusqlite::Error> {
+    let found: Option<String> =
+        c.prepare_cached("SELECT json FROM incidents WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
+    let Some(found) = found else { return Ok(None) };
+    let mut statement = c.prepare_cached("SELECT json FROM alerts WHERE incident = ?1 ORDER BY n LIMIT ?2")?;
+    let said = statement.query_map((id, PAGE_MAX), |row| row.get(0))?;
+    let said: Vec<Said> = said.map(|json| read(json?)).collect::<Result<_, _>>()?;
+    Ok(Some((read(found)?, said)))
+}
+
+fn read<T: serde::de::DeserializeOwned>(json: String) -> Result<T, rusqlite::Error> {
+    serde_json::from_str(&json)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
+}
+
 /// A message as it was recorded: where it stands, what it is made of, its alerts. `None` where it is not known.
 ///
 /// # Errors
 /// Where the index cannot be read.
 pub fn message(c: &Connection, endpoint: &str, id: &str) -> Result<Option<Message>, rusqlite::Error> {
-    fn read<T: serde::de::DeserializeOwned>(json: String) -> Result<T, rusqlite::Error> {
-        serde_json::from_str(&json)
-            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
-    }
     let found: Option<(String, String)> = c
         .prepare_cached(
             "SELECT d.json, g.json FROM deliveries d JOIN groups g USING (endpoint, id)

@@ -138,6 +138,7 @@ impl Postfix {
             client_ip: m.client_ip,
             rcpts: Recipients { named: Vec::new(), count: nrcpt },
             queue_id: Some(Cow::Borrowed(m.first_id.as_str())),
+            host: self.nodes.host(node).map(Cow::Borrowed),
             mail_from: some_text(from),
             message_id: some_text(&m.message_id),
             size,

@@ -181,6 +181,11 @@ impl Nodes {
         outside.then_some(&*node.name)
     }
 
+    /// What the host calls itself.
+    pub(super) fn host(&self, node: u32) -> Option<&str> {
+        Some(&*self.get(node).name).filter(|name| !name.is_empty())
+    }
+
     /// The relay of a send, as far as is known when it is taken.
     pub(super) fn send_relay(&self, node: u32) -> Option<&str> {
         let node = self.get(node);

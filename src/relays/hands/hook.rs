@@ -221,6 +221,9 @@ struct Input<'a> {
     pool: &'a str,
     incident: &'a str,
     until: crate::event::Timestamp,
+    /// Of a stop: the page of any instance that lists what the account has in the queues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_ids: Option<String>,
     measure: &'a Measure,
 }
 
@@ -236,6 +239,10 @@ fn input(call: &Call, measure: &Measure) -> Vec<u8> {
 
 fn line(call: &Call, measure: &Measure) -> Vec<u8> {
     let is_relay = measure.kind == Kind::Pull;
+    // What a person ordered has no burst, and its incident is no page. The detector's ids need no encoding.
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let has_burst =
+        call.verb == Verb::Stop && measure.incident.starts_with("i-") && measure.incident.bytes().all(is_plain);
     let input = Input {
         v: 1,
         verb: call.verb,
@@ -247,6 +254,7 @@ fn line(call: &Call, measure: &Measure) -> Vec<u8> {
         pool: &measure.pool,
         incident: &measure.incident,
         until: crate::event::Timestamp(measure.until_ms),
+        queue_ids: has_burst.then(|| format!("/v1/incidents/{}/queue-ids", measure.incident)),
         measure,
     };
     // Strings and numbers: it can be written.
@@ -401,6 +409,21 @@ mod tests {
         for (call, _) in ledger.owed(hooks, measures, now_ms) {
             ledger.take(ended(call, Ending::from(&Outcome { status, output: String::new() }), now_ms));
         }
+    }
+
+    #[test]
+    fn a_stop_says_where_its_queue_ids_are() {
+        let said = |verb, incident: &str| {
+            let stop = Measure { incident: incident.to_owned(), ..measure("m-1", Kind::Stop, "ann", 0) };
+            let ledger = Ledger::default();
+            let (call, _) = ledger.owed(&[hook("h", &Hook::default().on)], [&stop], 0).remove(0);
+            let line: serde_json::Value = serde_json::from_slice(&input(&Call { verb, ..call }, &stop)).unwrap();
+            line["queue_ids"].as_str().map(str::to_owned)
+        };
+        let incident = crate::core::incident::incident_id("ann", 7);
+        assert_eq!(said(Verb::Stop, &incident), Some(format!("/v1/incidents/{incident}/queue-ids")));
+        assert_eq!(said(Verb::Release, &incident), None);
+        assert_eq!(said(Verb::Stop, "p-0a1b"), None, "a person's order has no burst");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::{Page, more_row, num};
 use crate::report::data::{Exposure, TenantRow};
+use crate::report::helpdesk::{Facts, letter};
 use crate::report::redact::Name;
 use crate::report::text::{count, number, span};
 
@@ -59,6 +60,7 @@ impl Page<'_> {
                         (self.bystanders(relay))
                         @if relay.tenants.rows.len() > 1 { (self.tenants(relay)) }
                     }
+                    (self.letters(relay))
                 }
                 (self.replies("What remote servers said to them", &relay.replies))
             }
@@ -86,6 +88,22 @@ impl Page<'_> {
                         (more_row(&relay.others, 5, "account", "recipient"))
                     }
                 }
+            }
+        }
+    }
+
+    /// What the help desk can write to them; not on a page that leaves the house.
+    fn letters(&self, relay: &Exposure) -> Markup {
+        let incidents = relay.incidents.iter().filter_map(|i| self.report.incidents.get(*i));
+        let Some(noticed) = incidents.map(|i| i.incident.flag.ts).min() else { return html! {} };
+        if self.names.redacts() {
+            return html! {};
+        }
+        let facts = Facts { noticed, stopped: None, pulled: None };
+        html! {
+            details {
+                summary { "What the help desk can write to them" }
+                dl { @for o in &relay.others.rows { dt { (self.name(Name::Account, &o.account)) } dd { (letter(o, &facts)) } } }
             }
         }
     }
