@@ -159,7 +159,7 @@ def submission(program, folder):
     assert f"127.0.0.1:{POLICY}" in line
     return Postfix(
         program, folder / "submit-1", "submit-1", SUBMISSION,
-        f"relayhost = [{BALANCER}]:25\nmynetworks =\n"
+        f"relayhost = [{BALANCER}]:25\nmynetworks =\n{readme('smtp_connection_cache_on_demand')}"
         f"smtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = inet:127.0.0.1:{SASL}\n"
         f"smtpd_relay_restrictions = permit_sasl_authenticated, reject\n{line}", 587,
     )  # fmt: skip
