@@ -1,5 +1,5 @@
 //! From a hijack to the hands against a real broker: its account is stopped at the policy service, the relay that it burdened is
-//! drained at the agent, a program is told, all of it is so again after SIGKILL, and ends by commands.
+//! drained at the agent, a program is told, all of it is so again after SIGKILL, also of the broker, and ends by commands.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
@@ -94,8 +94,8 @@ fn command(instance: &Instance, arguments: &[&str]) -> String {
 
 #[test]
 fn a_hijack_reaches_every_hand_and_stays_there_over_crashes() {
-    let Some(broker) = Broker::shared() else { return };
-    let mut d = Deployment::new(broker, "hands", 2);
+    let Some(broker) = Broker::own() else { return };
+    let mut d = Deployment::new(&broker, "hands", 2);
     let (policy, agent) = (free_port(), free_port());
     let (told, script) = (d.folder.path().join("told.jsonl"), d.folder.path().join("hook"));
     fs::write(&script, format!("#!/bin/sh\ncat >> {}\necho heard\n", told.display())).unwrap();
@@ -163,6 +163,20 @@ fn a_hijack_reaches_every_hand_and_stays_there_over_crashes() {
         wait_until("the hands answer again", LIMIT, || !state("out-1").is_empty() && !may_send(ANN).is_empty());
         assert_eq!((may_send(ANN).starts_with("action=DEFER"), state("out-1").as_str()), (true, "drain"));
     }
+
+    // The broker dies as well: whoever knows goes on answering, whoever comes without it leaves all as it is, until it is back.
+    broker.kill();
+    for _ in 0..20 {
+        assert_eq!((may_send(ANN).starts_with("action=DEFER"), state("out-1").as_str()), (true, "drain"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    instance.kill();
+    instance = d.start("one");
+    instance.await_log("http://");
+    assert_eq!((may_send(ANN), state("out-1")), (String::new(), String::new()), "nobody knows");
+    broker.start();
+    wait_until("the hands answer again", LIMIT, || !state("out-1").is_empty() && !may_send(ANN).is_empty());
+    assert_eq!((may_send(ANN).starts_with("action=DEFER"), state("out-1").as_str()), (true, "drain"));
     wait_until("it is the active desk", LIMIT, || instance.json("/v1/desk").1["role"] == "active");
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!((state("out-1").as_str(), calls().len()), ("drain", 2), "nothing is done twice");

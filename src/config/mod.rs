@@ -85,12 +85,12 @@ struct Deciding<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("{}: {source}; `mailfuse config` prints a commented one to start from", path.display())]
+    #[error("{}: {why}; `mailfuse config` prints a commented one to start from", path.display())]
     Read {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// Not TOML.
     #[error("{name}: {message}")]
@@ -125,44 +125,44 @@ pub enum Error {
         message: String,
     },
     /// Values that do not go together.
-    #[error("{name}: {source}")]
+    #[error("{name}: {why}")]
     Policy {
         /// The file.
         name: String,
         /// What is wrong.
-        source: BadPolicy,
+        why: BadPolicy,
     },
     /// The same, of the brokers.
-    #[error("{name}: {source}")]
+    #[error("{name}: {why}")]
     Kafka {
         /// The file.
         name: String,
         /// What is wrong.
-        source: kafka::settings::BadSettings,
+        why: kafka::settings::BadSettings,
     },
     /// The same, of the consumer.
-    #[error("{name}: {source}")]
+    #[error("{name}: {why}")]
     Run {
         /// The file.
         name: String,
         /// What is wrong.
-        source: run::settings::BadSettings,
+        why: run::settings::BadSettings,
     },
     /// The same, of the desk.
-    #[error("{name}: {source}")]
+    #[error("{name}: {why}")]
     Desk {
         /// The file.
         name: String,
         /// What is wrong.
-        source: desk::settings::BadSettings,
+        why: desk::settings::BadSettings,
     },
     /// The same, of the relays.
-    #[error("{name}: {source}")]
+    #[error("{name}: {why}")]
     Relays {
         /// The file.
         name: String,
         /// What is wrong.
-        source: relays::settings::BadSettings,
+        why: relays::settings::BadSettings,
     },
 }
 
@@ -172,7 +172,7 @@ impl Config {
     /// # Errors
     /// Where it cannot be read or used; each error names the file and, where there is one, the line.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|why| Error::Read { path: path.to_owned(), why })?;
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -195,12 +195,12 @@ impl Config {
                 key,
             }
         })?;
-        config.policy([0; 16]).map_err(|source| Error::Policy { name: name.to_owned(), source })?;
-        config.kafka.check().map_err(|source| Error::Kafka { name: name.to_owned(), source })?;
+        config.policy([0; 16]).map_err(|why| Error::Policy { name: name.to_owned(), why })?;
+        config.kafka.check().map_err(|why| Error::Kafka { name: name.to_owned(), why })?;
         let run = config.run.check().and_then(|()| config.http.check());
-        run.map_err(|source| Error::Run { name: name.to_owned(), source })?;
-        config.desk.check().map_err(|source| Error::Desk { name: name.to_owned(), source })?;
-        config.relays.check().map_err(|source| Error::Relays { name: name.to_owned(), source })?;
+        run.map_err(|why| Error::Run { name: name.to_owned(), why })?;
+        config.desk.check().map_err(|why| Error::Desk { name: name.to_owned(), why })?;
+        config.relays.check().map_err(|why| Error::Relays { name: name.to_owned(), why })?;
         Ok(config)
     }
 
@@ -238,7 +238,7 @@ impl Config {
             }
         } else {
             let path = PathBuf::from(&self.fingerprint_key_file);
-            std::fs::read(&path).map_err(|source| Error::Read { path, source })?
+            std::fs::read(&path).map_err(|why| Error::Read { path, why })?
         };
         let secret = secret.trim_ascii();
         if secret.len() < 16 {
