@@ -1,17 +1,12 @@
 //! Blocklists against a real broker and a real DNS server: a relay that is listed is told of once, over SIGKILL, and so is its end;
 //! a list that refuses, and a resolver that is silent, are counted and say nothing.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod dns_support;
-mod run_support;
-
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dns_support::{list, serve, unlist, zone};
+use crate::dns_support::{list, serve, unlist, zone};
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, Record, mailfuse, wait_until};
 use mailfuse::relays::listing::name;
-use run_support::{Broker, Deployment, Instance, LIMIT, Record, mailfuse, wait_until};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -62,7 +57,7 @@ fn ready(instance: &Instance) {
 
 /// A flag of an account whose burst began a minute ago and went over the first relay.
 fn flag() -> (String, Record) {
-    let line = include_str!("../schemas/examples/alerts.jsonl").lines().next().unwrap();
+    let line = include_str!("../../schemas/examples/alerts.jsonl").lines().next().unwrap();
     let mut alert: Value = serde_json::from_str(line).unwrap();
     alert["ts"] = json!(stamp(now_ms() - 30_000));
     alert["burst"]["first_ts"] = json!(stamp(now_ms() - 60_000));

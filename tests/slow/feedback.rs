@@ -1,17 +1,13 @@
 //! People's word against a real broker: said at the desk, in force at every detector within seconds, and after any crash the same
 //! alerts as `replay --control` makes of the same events and decisions.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::run_support::{Alerts, Broker, Deployment, Instance, LIMIT, Record, WORK, mailfuse, wait_until};
 use mailfuse::event::Timestamp;
-use run_support::{Alerts, Broker, Deployment, Instance, LIMIT, Record, WORK, mailfuse, wait_until};
 use serde_json::{Value, json};
 
 /// Accounts, each in a domain of its own.
@@ -245,7 +241,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
     let d = Deployment::new(broker, "terminal", 1);
     let desk = d.start_desk("one");
     for (n, account) in [(1, "news@shop.example"), (2, "info@club.example")] {
-        let line = include_str!("../schemas/examples/alerts.jsonl").lines().next().unwrap();
+        let line = include_str!("../../schemas/examples/alerts.jsonl").lines().next().unwrap();
         let mut alert: Value = serde_json::from_str(line).unwrap();
         alert["account"] = json!(account);
         alert["incident"] = json!(format!("i-{n}"));
@@ -259,7 +255,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
     let at = desk.http();
     let mut decision = String::new();
     let (mut ran, mut said) = (0, String::new());
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     for line in readme.lines().filter_map(|l| l.strip_prefix("    mailfuse desk ")) {
         let mut arguments = words(line);
         for word in &mut arguments {

@@ -1,16 +1,12 @@
 //! Heartbeats through real brokers: they arrive while the whole path works, and their silence says which part does not.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::sync::{Arc, Mutex};
 
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, WORK, wait_until};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use mailfuse::kafka::partitioner::partition_of;
-use run_support::{Broker, Deployment, Instance, LIMIT, WORK, wait_until};
 use serde_json::Value;
 
 const PARTITIONS: i32 = 3;

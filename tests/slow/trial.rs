@@ -1,8 +1,6 @@
 //! A hijack from its first message by SMTP to the end, all of it real: Postfix with SASL, HAProxy, four relays, their logs, a
 //! broker, `mailfuse run`. `ops/trial/run` does it and measures from outside; here is what must hold.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 

@@ -1,17 +1,13 @@
 //! The directory against a real broker: an account that is renamed there, or by word, goes on under its new name in another
 //! partition, over restarts.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::run_support::{Alerts, Broker, Deployment, Instance, LIMIT, field, mailfuse, wait_until};
 use mailfuse::event::Timestamp;
 use mailfuse::kafka::partitioner::partition_of;
-use run_support::{Alerts, Broker, Deployment, Instance, LIMIT, field, mailfuse, wait_until};
 use serde_json::{Value, json};
 
 const DAY_S: i64 = 86_400;
