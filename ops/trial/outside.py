@@ -14,8 +14,8 @@ LISTED_FROM, LISTED_S = 60, 600
 GREY_S = 6
 
 
-class Book:
-    """What was answered to whom: written by the receivers' thread, read by others."""
+class Rows:
+    """What was answered to whom, with when: written by many threads, read by others."""
 
     def __init__(self):
         self.lock = threading.Lock()
@@ -24,6 +24,10 @@ class Book:
     def write(self, **row):
         with self.lock:
             self.rows.append({"t": time.time(), **row})
+
+
+class Book(Rows):
+    """What the receivers answered."""
 
     def arrived(self):
         """Message-ID and recipient of all that was taken."""

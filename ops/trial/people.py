@@ -6,10 +6,9 @@ import random
 import smtplib
 import socket
 import threading
-import time
 from email.utils import formatdate
 
-from outside import MARK, RECEIVERS
+from outside import MARK, RECEIVERS, Rows
 from world import RELAYS, SUBMISSION
 
 NAMES = "ann ben cleo dora emil fay gus hana ivo jule kim lars".split()
@@ -51,16 +50,8 @@ def history(now_s):
     return "".join(json.dumps(event) + "\n" for _, event in rows)
 
 
-class Sent:
+class Sent(Rows):
     """What the submission host answered."""
-
-    def __init__(self):
-        self.lock = threading.Lock()
-        self.rows = []
-
-    def write(self, **row):
-        with self.lock:
-            self.rows.append({"t": time.time(), **row})
 
     def of(self, spam, taken):
         """Rows of spam or of customers' mail, taken or not."""

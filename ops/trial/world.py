@@ -90,8 +90,9 @@ class Postfix:
         ).split():
             short, _, command = service.partition(":")
             # As Postfix's own master.cf has it: of some there must be one, of some any number.
-            limit = "1" if short in ("pickup", "qmgr", "anvil", "scache") else "0" if command == "bounce" else "-"
-            limit = "0" if short in ("bounce", "flush", "cleanup") else limit
+            limit = "1" if short in ("pickup", "qmgr", "anvil", "scache") else "-"
+            if "bounce" in (short, command) or short in ("flush", "cleanup"):
+                limit = "0"
             private = "n" if short in ("pickup", "cleanup", "qmgr", "showq", "flush") else "-"
             services += f"{short} unix {private} - n - {limit} {command or short}\n"
         (folder / "etc/master.cf").write_text(services)
@@ -169,7 +170,7 @@ def relay(program, folder, name, address):
     """One that talks to the outside, from its own address."""
     ways = "".join(f"{domain} smtp:[{where}]:25\n" for domain, where in RECEIVERS.items())
     (folder / f"{name}.ways").write_text(ways)
-    settings = f"mynetworks = 10.20.0.0/24\nsmtpd_relay_restrictions = permit_mynetworks, reject\n"
+    settings = "mynetworks = 10.20.0.0/24\nsmtpd_relay_restrictions = permit_mynetworks, reject\n"
     return Postfix(program, folder / name, name, address, f"{settings}transport_maps = texthash:{folder}/{name}.ways\n")
 
 
