@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use axum::http::uri::Uri;
-use axum::http::{HeaderValue, Method, Request};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use ureq::Agent;
@@ -99,33 +100,53 @@ pub(super) fn text(asked: &Asked, path: &str) -> Result<String, Failure> {
     answered(asked, Method::GET, path, None)
 }
 
+/// Asks; and once more when the instance says how soon, so that a command right after a start has its answer. What would change
+/// something is asked once: it may have been done.
 fn answered(asked: &Asked, method: Method, path: &str, body: Option<Value>) -> Result<String, Failure> {
+    let began = Instant::now();
     let base = asked.base()?;
-    let takes_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
-    let mut request = Request::builder().method(method).uri(format!("{base}{path}"));
-    if let Some(token) = asked.token()? {
-        request = request.header("authorization", token);
-    }
     let agent = agent(base.starts_with("https:"));
-    let answer = match body {
-        Some(body) => agent.run(request.header("content-type", "application/json").body(body.to_string())?),
-        // Said to be empty: what may be a body has to be declared as JSON.
-        None if takes_body => agent.run(request.body("")?),
-        None => agent.run(request.body(())?),
-    };
-    let mut answer = answer.with_context(|| format!("{base} does not answer: does it run, and is it named right?"))?;
-    let status = answer.status();
-    let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-    let text = text.with_context(|| format!("{base}: its answer broke off"))?;
-    if status.is_success() {
-        return Ok(text);
+    let token = asked.token()?;
+    let takes_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
+    loop {
+        let mut request = Request::builder().method(method.clone()).uri(format!("{base}{path}"));
+        if let Some(token) = &token {
+            request = request.header("authorization", token.clone());
+        }
+        let answer = match &body {
+            Some(body) => agent.run(request.header("content-type", "application/json").body(body.to_string())?),
+            // Said to be empty: what may be a body has to be declared as JSON.
+            None if takes_body => agent.run(request.body("")?),
+            None => agent.run(request.body(())?),
+        };
+        let mut answer =
+            answer.with_context(|| format!("{base} does not answer: does it run, and is it named right?"))?;
+        let status = answer.status();
+        if status == StatusCode::SERVICE_UNAVAILABLE
+            && method == Method::GET
+            && let Some(wait) = soon(answer.headers())
+            && began.elapsed() + wait < WITHIN
+        {
+            std::thread::sleep(wait);
+            continue;
+        }
+        let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        let text = text.with_context(|| format!("{base}: its answer broke off"))?;
+        if status.is_success() {
+            return Ok(text);
+        }
+        let problem: Value = serde_json::from_str(&text).unwrap_or_default();
+        return Err(match problem["detail"].as_str() {
+            Some(detail) => anyhow!("{base}: {detail}. {}", problem["cure"].as_str().unwrap_or_default()),
+            None => anyhow!("{base} answered {status}, and not as mailfuse does: what stands there?"),
+        }
+        .into());
     }
-    let problem: Value = serde_json::from_str(&text).unwrap_or_default();
-    Err(match problem["detail"].as_str() {
-        Some(detail) => anyhow!("{base}: {detail}. {}", problem["cure"].as_str().unwrap_or_default()),
-        None => anyhow!("{base} answered {status}, and not as mailfuse does: what stands there?"),
-    }
-    .into())
+}
+
+/// How soon to ask again, where the answer says it in seconds.
+fn soon(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
 fn agent(tls: bool) -> Agent {

@@ -121,7 +121,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM_JSON);
         if is_away {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
         }
         if challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"mailfuse\""));

@@ -99,9 +99,20 @@ impl Instance {
         log[begin..].split('/').next().unwrap().to_owned()
     }
 
-    /// Status and body of a page.
+    /// Status and body of a page, when there is one: asked again while its index is being made.
     #[track_caller]
     pub fn get(&self, path: &str) -> (u16, String) {
+        let mut answer = self.get_once(path);
+        if answer.0 == 503 && answer.1.contains("is being made from the topics") {
+            wait_until(&format!("{path} is answered"), LIMIT, || {
+                answer = self.get_once(path);
+                answer.0 != 503
+            });
+        }
+        answer
+    }
+
+    fn get_once(&self, path: &str) -> (u16, String) {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(10)))
