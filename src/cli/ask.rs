@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use axum::http::uri::Uri;
 use axum::http::header::RETRY_AFTER;
+use axum::http::uri::Uri;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;

@@ -1,10 +1,6 @@
 //! TLS, passwords and access rights against a real broker that asks for all three, and what is said where one is wrong.
 
-#![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
-
-mod kafka_support;
-
-use kafka_support::Broker;
+use crate::run_support::kafka_support::Broker;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::path::PathBuf;
 use std::process::{Command, Output};

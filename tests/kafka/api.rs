@@ -1,15 +1,11 @@
 //! The HTTP API of a running instance is what its description says, whatever it is asked and whatever accounts are called.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, Record, wait_until};
 use mailfuse::telemetry::description::OPENAPI;
-use run_support::{Broker, Deployment, Instance, LIMIT, Record, wait_until};
 use serde_json::{Value, json};
 
 /// Installing it may take as long.
@@ -32,7 +28,7 @@ fn hostile() -> Vec<String> {
 
 /// Three alerts of an account; the first of them says that much.
 fn alerts(n: usize, account: &str) -> Vec<Value> {
-    let line = include_str!("../schemas/examples/alerts.jsonl").lines().next().unwrap();
+    let line = include_str!("../../schemas/examples/alerts.jsonl").lines().next().unwrap();
     let stage = |(i, kind): (usize, &str)| {
         let mut alert: Value = serde_json::from_str(line).unwrap();
         alert["account"] = json!(account);
@@ -278,7 +274,7 @@ fn encoded(text: &str) -> String {
 fn with_tokens_the_commands_need_one_and_schemathesis_finds_nothing() {
     let Some(broker) = Broker::shared() else { return };
     let mut d = deployment(broker, "apitoken");
-    let made = run_support::mailfuse()
+    let made = crate::run_support::mailfuse()
         .args(["token", "new", "--name", "console", "--role", "look", "--role", "accounts"])
         .output()
         .unwrap();
@@ -299,7 +295,7 @@ fn with_tokens_the_commands_need_one_and_schemathesis_finds_nothing() {
     conforms("/v1/incidents", &answer);
     conforms("/v1/incidents", &asks("/v1/incidents"));
     let enable = |name: &str, more: &[&str]| {
-        let mut command = run_support::mailfuse();
+        let mut command = crate::run_support::mailfuse();
         command.args(["webhook", "enable", "--config"]).arg(d.config("one")).args(["--at", &one.http(), name]);
         let done = command.env_remove("MAILFUSE_TOKEN").args(more).output().unwrap();
         (done.status.code(), String::from_utf8(done.stderr).unwrap())
@@ -324,7 +320,7 @@ fn a_token_made_as_the_readme_says_is_let_in_after_a_reload() {
     one.await_ready();
     assert_eq!(ask(&one, "/v1/desk", None).0, 200, "on this host, without tokens");
 
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let line = readme.lines().find(|l| l.starts_with("    mailfuse token new ")).expect("the README makes a token");
     let made = Command::new("sh")
         .args(["-c", &line.trim().replacen("mailfuse", env!("CARGO_BIN_EXE_mailfuse"), 1)])
@@ -346,7 +342,7 @@ fn a_token_made_as_the_readme_says_is_let_in_after_a_reload() {
     assert_eq!(ask(&one, "/healthz", None).0, 200);
 
     let asked = |more: &[&str]| {
-        let mut command = run_support::mailfuse();
+        let mut command = crate::run_support::mailfuse();
         command.args(["desk", "incidents", "--config"]).arg(&one.config).args(["--at", &one.http()]).args(more);
         command.current_dir(d.folder.path()).output().unwrap()
     };

@@ -1,15 +1,11 @@
 //! Who shared the relays of a burst, read from the events topic of a real broker: by the API, as CSV, and by the command.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, wait_until};
 use mailfuse::telemetry::description::OPENAPI;
-use run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, wait_until};
 use serde_json::{Value, json};
 
 const LISTED: &str = "554 5.7.1 Service unavailable; client host listed at zen.spamhaus.org";
@@ -176,7 +172,8 @@ fn whoever_shared_the_relay_is_named_with_what_was_refused_and_what_to_write() {
         (String::from_utf8(out.stdout).unwrap(), said)
     };
     // As the README has it.
-    let readme = include_str!("../README.md").lines().find_map(|l| l.strip_prefix("    mailfuse collateral ")).unwrap();
+    let readme =
+        include_str!("../../README.md").lines().find_map(|l| l.strip_prefix("    mailfuse collateral ")).unwrap();
     assert_eq!(readme, "--config mailfuse.toml INCIDENT --csv");
     assert_eq!(command(&["--csv"]).0, csv);
     let (table, said) = command(&[]);

@@ -1,10 +1,6 @@
 //! `mailfuse topics` against a real broker: what it makes it finds good, and each wrong thing is found and has its cure.
 
-#![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
-
-mod kafka_support;
-
-use kafka_support::{Broker, Record, unique};
+use crate::run_support::kafka_support::{Broker, Record, unique};
 use mailfuse::kafka::partitioner::partition_of;
 use std::process::{Command, Output};
 

@@ -1,19 +1,15 @@
 //! The signed action webhook against a real broker: what is ordered is posted, a call that SIGKILL cut off is made again under the
 //! same id, later is later, and a mode keeps calls back.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, wait_until};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use mailfuse::desk::webhook::sign::{Keys, Secret, verify};
-use run_support::{Broker, Deployment, Instance, LIMIT, wait_until};
 use serde_json::{Value, json};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

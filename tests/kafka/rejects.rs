@@ -1,13 +1,9 @@
 //! `mailfuse rejects` against a real broker: what is listed, and that a redrive publishes once.
 
-#![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
-
-mod kafka_support;
-
 use std::fs;
 use std::process::{Command, Stdio};
 
-use kafka_support::{Broker, Record, unique};
+use crate::run_support::kafka_support::{Broker, Record, unique};
 
 struct Setting {
     folder: tempfile::TempDir,

@@ -4,16 +4,12 @@
 //! `MAILFUSE_CAMPAIGN=1 cargo test --release --test kafka_fuzz -- --nocapture` does it for ten minutes each; `MAILFUSE_SEED` draws
 //! other nonsense.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use run_support::{Broker, Deployment, Dice, Instance, LIMIT, is_campaign, seed, wait_until};
+use crate::run_support::{Broker, Deployment, Dice, Instance, LIMIT, is_campaign, seed, wait_until};
 
 /// At once, at each server.
 const ADVERSARIES: u64 = 12;

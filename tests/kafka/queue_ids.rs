@@ -1,20 +1,15 @@
 //! What a burst has in the queues, read from the events topic of a real broker: by the API, by the command, and held by a real
 //! Postfix whose log the events are.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod hands_support;
-mod run_support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::process::{Output, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hands_support::Program;
-use hands_support::postfix::Postfix;
-use run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, wait_until};
+use crate::hands_support::Program;
+use crate::hands_support::postfix::Postfix;
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, wait_until};
 use serde_json::{Value, json};
 
 const HISTORY_DAYS: i64 = 25;
@@ -136,7 +131,7 @@ fn postsuper_holds_exactly_the_burst() {
     let (ann, bob) = ("ann@x.example", "bob@x.example");
     publish(&d, "habits.jsonl", &habits(ann, now_s() - 3600));
 
-    let postfix = Postfix::start(program, hands_support::free_port());
+    let postfix = Postfix::start(program, crate::hands_support::free_port());
     for k in 0..BURST {
         assert!(postfix.send(ann, &format!("stranger{k}@d{}.example", k % 7)).starts_with("250"));
         if k % 10 == 0 {
@@ -172,7 +167,8 @@ fn postsuper_holds_exactly_the_burst() {
     let config = d.config("one");
     let asks =
         format!("{} queue-ids --config {} --at {}", env!("CARGO_BIN_EXE_mailfuse"), config.display(), instance.http());
-    let readme = include_str!("../README.md").lines().find_map(|l| l.strip_prefix("    mailfuse queue-ids ")).unwrap();
+    let readme =
+        include_str!("../../README.md").lines().find_map(|l| l.strip_prefix("    mailfuse queue-ids ")).unwrap();
     let (ours, theirs) = readme.split_once(" | postsuper ").unwrap();
     let ours = ours.replace("--config mailfuse.toml ", "").replace("INCIDENT", &incident).replace("HOST", &host);
     let (libraries, etc) = (postfix.program.libraries(), postfix.etc());

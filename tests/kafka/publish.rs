@@ -1,16 +1,12 @@
 //! `mailfuse publish` against a real broker: what arrives, where, and what is said when it does not.
 
-#![allow(clippy::unwrap_used)] // Clippy knows tests by their attribute, not the functions they share.
-
-mod kafka_support;
-
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use kafka_support::{Broker, Record, unique, wait_until};
+use crate::run_support::kafka_support::{Broker, Record, unique, wait_until};
 
 /// A folder with a configuration for one topic of the test's own.
 struct Setting {

@@ -1,8 +1,6 @@
 //! The broker that the other tests stand on does what they take for granted.
 
-mod kafka_support;
-
-use kafka_support::{Broker, Record, unique, wait_until};
+use crate::run_support::kafka_support::{Broker, Record, unique, wait_until};
 use rdkafka::producer::Producer;
 use std::time::Duration;
 
@@ -40,7 +38,7 @@ fn an_aborted_transaction_is_hidden_from_who_reads_what_is_committed() {
     producer.init_transactions(LIMIT).unwrap();
     for (value, commit) in [("kept 1", true), ("aborted", false), ("kept 2", true)] {
         producer.begin_transaction().unwrap();
-        kafka_support::produce_with(&producer, &topic, &[Record::new("key", value)]);
+        crate::run_support::kafka_support::produce_with(&producer, &topic, &[Record::new("key", value)]);
         let end = if commit { producer.commit_transaction(LIMIT) } else { producer.abort_transaction(LIMIT) };
         end.unwrap();
     }

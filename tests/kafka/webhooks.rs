@@ -1,14 +1,11 @@
 //! Alerts reach receivers through everything that receivers do, and through the death of the desk: each at least once on the wire,
 //! once after de-duplication by `webhook-id`, in order within an incident.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::run_support::{Broker, Deployment, Dice, Instance, LIMIT, Record, is_campaign, seed, wait_until};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -16,7 +13,6 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use mailfuse::core::alert::{Alert, AlertKind};
 use mailfuse::desk::webhook::sign::{Keys, Secret, verify};
 use mailfuse::event::Timestamp;
-use run_support::{Broker, Deployment, Dice, Instance, LIMIT, Record, is_campaign, seed, wait_until};
 use serde_json::Value;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -136,7 +132,7 @@ async fn take(State((mood, got, dice)): State<Desk>, headers: HeaderMap, body: B
 
 /// Three alerts of each of so many incidents, mixed, each incident's in order.
 fn alerts(dice: &mut Dice, from: u64, incidents: u64) -> Vec<Alert> {
-    let line = include_str!("../schemas/examples/alerts.jsonl").lines().next().unwrap();
+    let line = include_str!("../../schemas/examples/alerts.jsonl").lines().next().unwrap();
     let template: Alert = serde_json::from_str(line).unwrap();
     let mut waiting: Vec<Vec<Alert>> = (from..from + incidents)
         .map(|n| {
@@ -251,7 +247,7 @@ fn every_alert_arrives_whatever_the_receiver_does() {
     one.await_log("mailfuse webhook enable");
     receiver.mood(Mood::Fine);
     let asked = |words: &[&str]| {
-        let mut command = run_support::mailfuse();
+        let mut command = crate::run_support::mailfuse();
         command
             .args(["webhook", words[0], "--config"])
             .arg(d.config("one"))
@@ -456,8 +452,12 @@ fn an_endpoint_is_tried_by_hand() {
         )
     };
     let test = |names: &[&str]| {
-        let out =
-            run_support::mailfuse().args(["webhook", "test", "--config"]).arg(&config).args(names).output().unwrap();
+        let out = crate::run_support::mailfuse()
+            .args(["webhook", "test", "--config"])
+            .arg(&config)
+            .args(names)
+            .output()
+            .unwrap();
         let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         (out.status.code(), said)
     };
@@ -500,7 +500,7 @@ fn an_endpoint_is_tried_by_hand() {
 
 #[test]
 fn the_readmes_secret_is_one_and_without_it_the_check_says_so() {
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let line = readme.lines().find(|l| l.starts_with("    echo \"whsec_")).expect("the README makes a secret");
     let folder = tempfile::tempdir().unwrap();
     let (config, secret) = (folder.path().join("m.toml"), folder.path().join("abuse.secret"));
@@ -509,7 +509,7 @@ fn the_readmes_secret_is_one_and_without_it_the_check_says_so() {
         secret.to_str().unwrap()
     );
     std::fs::write(&config, text).unwrap();
-    let check = || run_support::mailfuse().args(["config", "--check"]).arg(&config).output().unwrap();
+    let check = || crate::run_support::mailfuse().args(["config", "--check"]).arg(&config).output().unwrap();
     let missing = check();
     let said = String::from_utf8_lossy(&missing.stderr).into_owned();
     assert!(missing.status.code() == Some(2) && said.contains("secret_file"), "{said}");
@@ -583,7 +583,8 @@ fn alerts_are_mailed_through_a_smart_host() {
             |m: &&String| m.lines().any(|l| l.starts_with("X-Mailfuse-Incident:") && l.ends_with(&format!("i-{n}")));
         assert_eq!(mails.iter().filter(of).count(), 3, "{mails:#?}");
     }
-    let out = run_support::mailfuse().args(["webhook", "test", "--config"]).arg(d.config("one")).output().unwrap();
+    let out =
+        crate::run_support::mailfuse().args(["webhook", "test", "--config"]).arg(d.config("one")).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(sink.mails.lock().unwrap().len(), all.len() + 1);
 }

@@ -1,17 +1,13 @@
 //! Who may write the state: nobody but the partition's present owner. Each test makes a zombie.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::time::{Duration, Instant};
 
+use crate::run_support::kafka_support::produce_with;
+use crate::run_support::{Broker, Deployment, LIMIT, Record, WORK, wait_until};
 use mailfuse::kafka::Kafka;
 use mailfuse::kafka::changelog::{Changelog, Error, Place};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::producer::Producer;
-use run_support::kafka_support::produce_with;
-use run_support::{Broker, Deployment, LIMIT, Record, WORK, wait_until};
 
 const ALWAYS: fn() -> bool = || true;
 

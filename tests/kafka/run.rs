@@ -1,14 +1,10 @@
 //! `mailfuse run` on a real broker does what `replay` does: the same alerts, byte for byte, for any number of partitions, across
 //! restarts, whatever else is in the topic; and it says how it stands.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::run_support::{Broker, Case, Deployment, Record, WORK, accounts, field, same_states, wait_until};
 use mailfuse::kafka::partitioner::partition_of;
-use run_support::{Broker, Case, Deployment, Record, WORK, accounts, field, same_states, wait_until};
 
 /// Works a case off on so many partitions, without any trouble.
 fn check_equals_replay(broker: &Broker, case: &Case, partitions: i32) {
@@ -48,7 +44,7 @@ fn a_stop_when_asked_is_no_trouble_and_nothing_comes_twice() {
         assert!(instance.log().contains("stopped"));
     }
     let (_one, _other) = (d.start("one"), undisturbed.start("one"));
-    run_support::published(publisher);
+    crate::run_support::published(publisher);
     d.await_done(WORK);
     undisturbed.await_done(WORK);
     let alerts = d.alerts();
@@ -126,13 +122,13 @@ fn a_reload_is_all_or_nothing() {
         let refused = reloads("refused");
         std::fs::write(&instance.config, wrong).unwrap();
         instance.signal("HUP");
-        wait_until("it is refused", run_support::LIMIT, || reloads("refused") == refused + 1.0);
+        wait_until("it is refused", crate::run_support::LIMIT, || reloads("refused") == refused + 1.0);
         instance.await_log(words);
         assert_eq!(digest(), before);
     }
     std::fs::write(&instance.config, format!("{good}\n[detect]\nquiet_s = 43000\n")).unwrap();
     instance.signal("HUP");
-    wait_until("it is taken", run_support::LIMIT, || reloads("ok") == 1.0);
+    wait_until("it is taken", crate::run_support::LIMIT, || reloads("ok") == 1.0);
     let after = digest();
     assert_ne!(after, before);
     // The workers change over at a checkpoint, a moment later.
@@ -156,7 +152,7 @@ fn each_instance_answers_for_its_partitions_and_names_the_other() {
     let (one, two) = (d.start("one"), d.start("two"));
     one.await_ready();
     two.await_ready();
-    wait_until("each has two partitions", run_support::LIMIT, || {
+    wait_until("each has two partitions", crate::run_support::LIMIT, || {
         one.partitions().len() == 2 && two.partitions().len() == 2
     });
     d.await_done(WORK);
@@ -173,7 +169,7 @@ fn each_instance_answers_for_its_partitions_and_names_the_other() {
     }
     let (status, body) = one.json("/v1/status");
     assert_eq!((status, body["state"].as_str(), body["instance"].as_str()), (200, Some("running"), Some("one")));
-    wait_until("nothing is behind", run_support::LIMIT, || {
+    wait_until("nothing is behind", crate::run_support::LIMIT, || {
         let (_, body) = one.json("/v1/status");
         body["partitions"].as_array().unwrap().iter().all(|p| p["lag_messages"].as_i64() == Some(0))
     });

@@ -1,21 +1,17 @@
 //! The desk against a real broker: incidents are what the alerts amount to, whoever is the active desk and however often it dies;
 //! the index is made again from the topics; trouble with the database stops nothing.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::run_support::{Broker, Deployment, Dice, Instance, LIMIT, Record, is_campaign, seed, wait_until};
 use mailfuse::core::alert::{Alert, AlertKind};
 use mailfuse::event::Timestamp;
-use run_support::{Broker, Deployment, Dice, Instance, LIMIT, Record, is_campaign, seed, wait_until};
 use serde_json::Value;
 
 /// Alerts of `incidents` bursts, stages in order within each, the rest shuffled; a third comes again later, as after a crash.
 fn alerts(dice: &mut Dice, incidents: u64) -> Vec<Alert> {
-    let line = include_str!("../schemas/examples/alerts.jsonl").lines().next().unwrap();
+    let line = include_str!("../../schemas/examples/alerts.jsonl").lines().next().unwrap();
     let template: Alert = serde_json::from_str(line).unwrap();
     let mut waiting: Vec<Vec<Alert>> = (0..incidents)
         .map(|n| {
@@ -213,7 +209,7 @@ fn the_index_is_made_again() {
     // A copy, while it is used.
     let copy = d.folder.path().join("copy.sqlite");
     let backup = || {
-        let mut command = run_support::mailfuse();
+        let mut command = crate::run_support::mailfuse();
         command.args(["desk", "backup", "--config"]).arg(d.config("one")).arg(&copy);
         command.output().unwrap()
     };
@@ -334,7 +330,7 @@ fn a_storm_is_said_once_and_so_is_a_campaign() {
     wait_until("all is taken, and what the desk says itself", LIMIT, || {
         pages(two, "/v1/alerts", "after").len() == all + 2
     });
-    let schema: Value = serde_json::from_str(include_str!("../schemas/alert.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../../schemas/alert.schema.json")).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
     for (kind, accounts, wanted) in [
         ("campaign", 3, "3 accounts of the same network (192.0.0.0/24)"),

@@ -3,16 +3,12 @@
 //!
 //! Everything that is drawn comes from a seed, which is printed. `MAILFUSE_CAMPAIGN=1` makes it long: the whole case, more kills.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::path::Path;
 use std::process::Child;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use run_support::{
+use crate::run_support::{
     Alerts, Broker, Case, Deployment, Dice, Instance, Record, States, WORK, field, is_campaign, published, same_states,
     seed, wait_until,
 };

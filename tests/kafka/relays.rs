@@ -1,10 +1,6 @@
 //! From a hijack to the hands against a real broker: its account is stopped at the policy service, the relay that it burdened is
 //! drained at the agent, a program is told, all of it is so again after SIGKILL, also of the broker, and ends by commands.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -12,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use run_support::{Broker, Deployment, Instance, LIMIT, mailfuse, wait_until};
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, mailfuse, wait_until};
 use serde_json::{Value, json};
 
 const HISTORY_DAYS: i64 = 25;

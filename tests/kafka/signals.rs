@@ -1,18 +1,16 @@
 //! What the detectors tell about relays: after any number of SIGKILLs it is what an instance tells that nothing happened to, and the
 //! desk's reader adds it up.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::time::{Duration, Instant};
 
+use crate::run_support::{
+    Broker, Case, Deployment, Dice, LIMIT, Signals, WORK, is_campaign, published, seed, wait_until,
+};
 use mailfuse::config::Config;
 use mailfuse::core::signal::{MINUTE_MS, Signal, minute_of};
 use mailfuse::event::Timestamp;
 use mailfuse::relays::exposure::Exposure;
 use mailfuse::relays::signals::Follower;
-use run_support::{Broker, Case, Deployment, Dice, LIMIT, Signals, WORK, is_campaign, published, seed, wait_until};
 
 const PARTITIONS: i32 = 4;
 

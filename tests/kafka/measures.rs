@@ -1,14 +1,10 @@
 //! Stops against a real broker: a hijack is stopped within seconds, that survives the desk, a command releases the account, and
 //! what happened long ago stops nobody.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, wait_until};
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, wait_until};
 use serde_json::{Value, json};
 
 /// Three months of habits are not needed: three weeks are known well.
@@ -159,7 +155,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
     let desk = d.start_desk("one");
     wait_until("it is the active desk", LIMIT, || desk.json("/v1/desk").1["role"] == "active");
     let (mut ran, mut said) = (0, String::new());
-    let readme = include_str!("../README.md").lines().filter_map(|l| l.strip_prefix("    mailfuse "));
+    let readme = include_str!("../../README.md").lines().filter_map(|l| l.strip_prefix("    mailfuse "));
     for line in readme.filter(|l| l.starts_with("accounts ") || l.starts_with("relays ")) {
         let words: Vec<&str> = words(line);
         let at = words.iter().position(|w| *w == "--config").unwrap();

@@ -1,13 +1,9 @@
 //! What an operator meets at night: each trouble is said with its place and its cure, halts what it must, and loses nothing.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
-
-mod run_support;
-
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, Record, WORK, wait_until};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
-use run_support::{Broker, Deployment, Instance, LIMIT, Record, WORK, wait_until};
 
 fn event(n: usize, accounts: usize) -> (String, String) {
     let account = format!("user{}@trouble.example", n % accounts);
@@ -72,7 +68,7 @@ fn what_is_missing_or_does_not_fit_is_refused_at_the_start() {
     let config = std::fs::read_to_string(&path).unwrap();
     let config = config.replace(&broker.address, "127.0.0.1:9").replace("[kafka]", "[kafka]\ntimeout_s = 3");
     std::fs::write(&path, config).unwrap();
-    let output = run_support::mailfuse().args(["run", "--config"]).arg(&path).output().unwrap();
+    let output = crate::run_support::mailfuse().args(["run", "--config"]).arg(&path).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     check_words(&String::from_utf8_lossy(&output.stderr), &["No broker answers", "kafka.bootstrap_servers"]);
 
