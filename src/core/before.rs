@@ -78,6 +78,12 @@ impl Account {
         self.before.retain(|b| now_s.saturating_sub(seconds(b.flagged_ms)) < KEPT_DAYS * DAY_S);
     }
 
+    /// Whom it had written to when this incident was flagged, where that was kept; else whom it has written to by now.
+    pub fn contacts_before(&self, incident: &str) -> &Contacts {
+        let kept = self.before.iter().find(|b| *b.incident == *incident);
+        kept.and_then(|b| b.contacts.as_ref()).unwrap_or(&self.contacts)
+    }
+
     /// The incidents that the account could be put back to before, oldest first.
     pub fn before(&self) -> &[Before] {
         &self.before

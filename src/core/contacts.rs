@@ -157,6 +157,23 @@ impl Contacts {
         Ok(contacts)
     }
 
+    /// All of them, for [`Contacts::from_bytes`]: two to three bytes each.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.pack(&mut out);
+        out
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Where they are not what [`Contacts::to_bytes`] makes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let mut from = Input::new(bytes);
+        let contacts = Self::unpack(&mut from)?;
+        if from.left() == 0 { Ok(contacts) } else { Err(Unreadable("bytes that nobody has asked for")) }
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         let more = |m: &More| size_of::<More>() + 4 * (m.wide.capacity() + m.fresh.capacity() + m.older.capacity());

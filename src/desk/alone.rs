@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use super::Desk;
 use crate::config::Config;
+use crate::core::fingerprint::Fingerprint;
 use crate::event::Timestamp;
 use crate::relays::Hands;
 use crate::run;
@@ -68,7 +69,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     metrics.config(&config.digest());
     let desk = Arc::new(run::start_desk(config, http, Arc::clone(&metrics))?);
-    let hands = Hands::start(&config.relays, &config.kafka, &metrics)?;
+    let hands = Hands::start(&config.relays, &config.kafka, Fingerprint::new(&config.fingerprint_key()?), &metrics)?;
     let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
     let view = View {
         desk: Arc::clone(&desk),

@@ -15,6 +15,7 @@ use crate::core::alert::{Action, Alert, AlertKind, Severity};
 use crate::event::Timestamp;
 use crate::relays::Settings;
 use crate::relays::decide::{BY, Burden, Capped, Change, Decider, Flag, Hold, Outcome, Told};
+use crate::relays::known;
 use crate::relays::measure::{Kind, Measure, State};
 use crate::relays::people::{self, ORDER_MAX_S, Order};
 
@@ -251,6 +252,9 @@ impl Measures {
             written.records.extend(audited(&change, ledger, now_ms));
             written.timed.extend(timed(&change, now_ms));
             written.notices.extend(change.told.map(|told| self.notice(&change.measure, told, now_ms)));
+            if change.measure.kind == Kind::Throttle && change.measure.ended.is_some() {
+                written.records.push(Record::Gone(known::key(&change.measure.id)));
+            }
             written.records.push(Record::Measure(Box::new(change.measure)));
         }
         written.notices.extend(outcome.capped.iter().map(|capped| self.too_much(capped)));

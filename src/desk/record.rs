@@ -13,6 +13,7 @@
 //! | `rename/ACCOUNT` | [`Renamed`]: an account that has another name, by the new one |
 //! | `audit/NUMBER` | [`Entry`]: who did what |
 //! | `measure/ID` | [`Measure`]: an account stopped, a relay pulled |
+//! | `known/ID` | whom a throttled account has written to before ([`crate::relays::known`]); not by the desk, and nothing to it |
 //! | `hook/NAME/MEASURE/VERB` | [`Call`]: what a program was told of it |
 //! | `hold` | [`Hold`]: nothing is pulled without a person |
 //! | `listing/ID` | [`Listing`]: a relay's address in a blocklist |

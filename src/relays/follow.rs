@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use rdkafka::Message;
 
 use super::board::Board;
+use super::known::{KNOWN, Known};
 use super::measure::Measure;
 use super::standing::Standing;
+use crate::core::fingerprint::Fingerprint;
 use crate::kafka::Kafka;
 use crate::kafka::outlet::now_ms;
 use crate::kafka::restore::{Error, Read, Reader};
@@ -32,13 +34,13 @@ struct Place {
     at: Instant,
 }
 
-/// Until `stopping`.
-pub(super) fn run(kafka: &Kafka, board: &Board, metrics: &Metrics, stopping: &AtomicBool) {
+/// Until `stopping`. `prints`: of the key that all instances have.
+pub(super) fn run(kafka: &Kafka, prints: &Fingerprint, board: &Board, metrics: &Metrics, stopping: &AtomicBool) {
     let wanted = || !stopping.load(Ordering::Acquire);
     let mut place = None;
     let mut said: Option<(String, Instant)> = None;
     while wanted() {
-        let Err(e) = follow(kafka, board, metrics, &wanted, &mut place) else { return };
+        let Err(e) = follow(kafka, prints, board, metrics, &wanted, &mut place) else { return };
         let why = e.to_string();
         if wanted() && said.as_ref().is_none_or(|(words, at)| *words != why || at.elapsed() > SAY) {
             let known = if board.is_read() { "hands go on with what is known" } else { "hands do not answer yet" };
@@ -60,6 +62,7 @@ fn wait(time: Duration, board: &Board, wanted: &dyn Fn() -> bool) {
 
 fn follow(
     kafka: &Kafka,
+    prints: &Fingerprint,
     board: &Board,
     metrics: &Metrics,
     wanted: &dyn Fn() -> bool,
@@ -76,8 +79,8 @@ fn follow(
         let from = next;
         let mut each = |message: &rdkafka::message::BorrowedMessage<'_>| {
             match &mut anew {
-                Some(standing) => take(standing, message, metrics),
-                None => board.change(|standing| take(standing, message, metrics)),
+                Some(standing) => take(standing, message, prints, metrics),
+                None => board.change(|standing| take(standing, message, prints, metrics)),
             }
             next = message.offset() + 1;
             Ok(Read::On)
@@ -104,19 +107,33 @@ fn follow(
 }
 
 /// One record of the desk topic; most are about something else.
-fn take(standing: &mut Standing, message: &rdkafka::message::BorrowedMessage<'_>, metrics: &Metrics) {
-    let key = message.key().and_then(|k| std::str::from_utf8(k).ok());
-    let Some(id) = key.and_then(|k| k.strip_prefix(MEASURE)) else { return };
-    let Some(value) = message.payload() else { return standing.forget(id) };
-    match serde_json::from_slice::<Measure>(value) {
-        Ok(measure) => standing.take(measure),
-        Err(e) => {
-            metrics.desk_unreadable.inc();
-            let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
-            tracing::error!(
-                "{topic}:{partition}:{offset}: the measure {id} cannot be read and is passed over: {e}. Was it written by a newer \
-                 program? Use that here, too"
-            );
-        }
+fn take(
+    standing: &mut Standing,
+    message: &rdkafka::message::BorrowedMessage<'_>,
+    prints: &Fingerprint,
+    metrics: &Metrics,
+) {
+    let Some(key) = message.key().and_then(|k| std::str::from_utf8(k).ok()) else { return };
+    let read = if let Some(id) = key.strip_prefix(MEASURE) {
+        let Some(value) = message.payload() else { return standing.forget(id) };
+        serde_json::from_slice::<Measure>(value).map(|measure| standing.take(measure)).map_err(|e| e.to_string())
+    } else if let Some(id) = key.strip_prefix(KNOWN) {
+        let Some(value) = message.payload() else { return standing.forget_known(id) };
+        Known::read(value, prints).map(|known| {
+            tracing::info!("whom the account of {id} has written to before is known: it may go on");
+            if !standing.take_known(id, known) {
+                tracing::warn!("contacts of too many throttled accounts: to {id}'s every recipient is new");
+            }
+        })
+    } else {
+        return;
+    };
+    if let Err(e) = read {
+        metrics.desk_unreadable.inc();
+        let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+        tracing::error!(
+            "{topic}:{partition}:{offset}: {key} cannot be read and is passed over: {e}. Was it written by a newer program? Use \
+             that here, too"
+        );
     }
 }

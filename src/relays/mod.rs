@@ -14,6 +14,7 @@ pub mod decide;
 pub mod exposure;
 mod follow;
 pub mod hands;
+pub mod known;
 pub mod listing;
 pub mod measure;
 pub mod people;

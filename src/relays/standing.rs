@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
+use super::known::Known;
 use super::measure::{Kind, Measure, Mode, State};
+
+/// Bytes of contacts of throttled accounts; those of further ones are not kept, and everybody counts as new to them.
+const KNOWN_BYTES_MAX: usize = 64 << 20;
 
 /// The measures in force, by whom they are about. An account that is stopped and throttled is stopped.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +16,8 @@ pub struct Standing {
     stopped: HashMap<Box<str>, Arc<Measure>>,
     throttled: HashMap<Box<str>, Arc<Measure>>,
     pulled: HashMap<Box<str>, Arc<Measure>>,
+    /// Whom throttled accounts know, by the throttle's id.
+    known: HashMap<Box<str>, Arc<Known>>,
     version: u64,
 }
 
@@ -36,6 +42,27 @@ impl Standing {
         }
     }
 
+    /// Takes in whom the account of this throttle knows. Returns whether there was room.
+    pub fn take_known(&mut self, throttle: &str, known: Known) -> bool {
+        self.known.remove(throttle);
+        let bytes: usize = self.known.values().map(|k| k.heap_bytes()).sum();
+        let has_room = bytes + known.heap_bytes() <= KNOWN_BYTES_MAX;
+        if has_room {
+            self.known.insert(throttle.into(), Arc::new(known));
+        }
+        has_room
+    }
+
+    /// Whom the account of this throttle knows; `None` where nobody has said that yet.
+    pub fn known(&self, throttle: &str) -> Option<&Arc<Known>> {
+        self.known.get(throttle)
+    }
+
+    /// Takes that out.
+    pub fn forget_known(&mut self, throttle: &str) {
+        self.known.remove(throttle);
+    }
+
     /// Takes a measure out, whatever it was about: its record is gone.
     pub fn forget(&mut self, id: &str) {
         let before = self.len();
@@ -58,6 +85,10 @@ impl Standing {
             of_kind.retain(|_, m| m.is_in_force(now_ms));
         }
         self.version += u64::from(self.len() != before);
+        if !self.known.is_empty() {
+            let throttled: HashSet<&str> = self.throttled.values().map(|m| &*m.id).collect();
+            self.known.retain(|id, _| throttled.contains(&**id));
+        }
     }
 
     /// What is in force about an account, as folded, for a hand of this mode: a stop, else a throttle.

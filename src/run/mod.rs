@@ -4,6 +4,7 @@
 //! `restorer`s bring partitions back, one follows the control topic. [`Shared`] is what they know together, `orders` what they say
 //! to each other.
 
+mod acquainted;
 mod batch;
 mod checkpointer;
 mod held;
@@ -30,6 +31,7 @@ use anyhow::{Context, anyhow};
 use crossbeam_channel::Sender;
 
 use crate::config::Config;
+use crate::core::fingerprint::Fingerprint;
 use crate::desk::{self, Desk};
 use crate::kafka::Kafka;
 use crate::kafka::outlet::Outlet;
@@ -204,7 +206,11 @@ impl Instance {
             None
         };
         let hands = if !options.is_stateless && (config.desk.enabled || config.relays.has_hands()) {
-            Some(Hands::start(&config.relays, &config.kafka, &metrics)?)
+            let prints = Fingerprint::new(&config.fingerprint_key()?);
+            let hands = Hands::start(&config.relays, &config.kafka, prints, &metrics)?;
+            let board = Arc::clone(hands.board());
+            helpers.push(spawn("acquainted", &shared, move |shared| acquainted::run(shared, &board))?);
+            Some(hands)
         } else {
             None
         };

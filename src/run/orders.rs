@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::lease::Lease;
 use super::shared::Epoch;
+use crate::core::contacts::Contacts;
 use crate::core::decision::Decisions;
 use crate::core::shard::Shard;
 use crate::kafka::changelog::Changelog;
@@ -41,6 +42,17 @@ pub enum Order {
         partition: i32,
         /// Where the answer goes.
         reply: Sender<AccountAnswer>,
+    },
+    /// Somebody asks whom an account knew.
+    Contacts {
+        /// As folded.
+        name: String,
+        /// Its partition.
+        partition: i32,
+        /// Before this incident, where there was one.
+        incident: String,
+        /// Where the answer goes; `None` where the account is not known here yet.
+        reply: Sender<Option<Contacts>>,
     },
     /// Nothing more comes.
     Stop,

@@ -122,6 +122,11 @@ impl Worker {
             Order::Account { name, partition, reply } => {
                 let _ = reply.send(self.account(&name, partition));
             }
+            Order::Contacts { name, partition, incident, reply } => {
+                let shard = self.held.get(&partition).and_then(|held| held.shard.as_ref());
+                let account = shard.and_then(|shard| shard.account(&name));
+                let _ = reply.send(account.map(|account| account.contacts_before(&incident).clone()));
+            }
             Order::Stop => return false,
         }
         true

@@ -243,3 +243,58 @@ fn a_stop_that_another_instance_serves_lets_the_relay_go() {
     command(&desk, &["accounts", "release", ANN]);
     wait_until("it tries no more, it sends", LIMIT, || other.json("/v1/trying").1["accounts"] == 0);
 }
+
+#[test]
+fn a_throttled_account_writes_to_whom_it_knows_and_to_few_others() {
+    let Some(broker) = Broker::shared() else { return };
+    let mut d = Deployment::new(broker, "throttled", 2);
+    let first = d.start("one");
+    let policy = free_port();
+    d.extra = format!("[relays.policy]\nlisten = \"127.0.0.1:{policy}\"\nthrottle_recipients = 2\n");
+    let mut other = d.start("two");
+    let is_let = |account: &str, recipient: &str| {
+        let request = format!("request=smtpd_access_policy\nprotocol_state=RCPT\nrecipient={recipient}\n");
+        answer(policy, &format!("{request}sasl_username={account}\n\n")) == "action=DUNNO"
+    };
+    publish(&d, "history.jsonl", history(now_s() - 3600));
+    d.await_done(LIMIT);
+    wait_until("the hands answer", LIMIT, || is_let(ANN, "nobody@y.example"));
+    // Each account is in a partition of its own, so that either instance has to speak for one.
+    for account in [ANN, BOB] {
+        let of_desk = [&first, &other].into_iter().find(|i| i.json("/v1/desk").1["role"] == "active").unwrap();
+        command(of_desk, &["accounts", "stop", account, "--throttle", "--note", "somebody looks"]);
+    }
+    let heard = |instance: &Instance| instance.log().matches("has written to before is known").count();
+    let checked = |instance: &Instance| {
+        wait_until("whom both know has been told", LIMIT, || heard(instance) == 2);
+        wait_until("the hands answer", LIMIT, || is_let(ANN, "friend0@elsewhere.example"));
+        for account in [ANN, BOB] {
+            for n in 0..8 {
+                assert!(is_let(account, &format!("Friend{n}@Elsewhere.example")), "{account} to friend{n}");
+            }
+            let strangers: Vec<bool> = (0..6).map(|n| is_let(account, &format!("new{n}@y.example"))).collect();
+            assert_eq!(strangers, [true, true, false, false, false, false], "{account}");
+            assert!(is_let(account, "new1@y.example") && is_let(account, "friend3@elsewhere.example"));
+        }
+    };
+    checked(&other);
+    // It is so after a crash, whoever has the partitions then.
+    other.kill();
+    other = d.start("two");
+    checked(&other);
+
+    // With the throttle its record goes.
+    let records = || {
+        let all = broker.read(&d.topic("desk"));
+        let known = all.iter().filter(|r| r.key_text().starts_with("known/"));
+        (known.clone().filter(|r| r.value.is_some()).count(), known.filter(|r| r.value.is_none()).count())
+    };
+    assert_eq!(records(), (2, 0), "each is told once");
+    wait_until("there is a desk", LIMIT, || [&first, &other].iter().any(|i| i.json("/v1/desk").1["role"] == "active"));
+    for account in [ANN, BOB] {
+        let of_desk = [&first, &other].into_iter().find(|i| i.json("/v1/desk").1["role"] == "active").unwrap();
+        command(of_desk, &["accounts", "release", account]);
+    }
+    wait_until("they are gone", LIMIT, || records() == (2, 2));
+    assert!(is_let(ANN, "new7@y.example"));
+}

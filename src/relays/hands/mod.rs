@@ -34,6 +34,7 @@ use crossbeam_channel::Receiver;
 use super::board::Board;
 use super::measure::Mode;
 use super::{Settings, follow};
+use crate::core::fingerprint::Fingerprint;
 use crate::kafka::Kafka;
 use crate::telemetry::Metrics;
 use agent::Agent;
@@ -57,16 +58,21 @@ pub struct Hands {
 
 impl Hands {
     /// Begins: takes the addresses, follows the desk topic of `kafka`, and answers as soon as that has been read once. What the
-    /// policy service has served is told to the active desk.
+    /// policy service has served is told to the active desk. `prints`: of the key that all instances have.
     ///
     /// # Errors
     /// Where an address is taken, or the system gives no thread.
-    pub fn start(settings: &Settings, kafka: &Kafka, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+    pub fn start(
+        settings: &Settings,
+        kafka: &Kafka,
+        prints: Fingerprint,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
         let board = Arc::<Board>::default();
         let mut hands = Self::with_board(settings, Arc::clone(&board), metrics)?;
         let kafka = kafka.clone();
         let (theirs, metrics, stopping) = (kafka.clone(), Arc::clone(metrics), Arc::clone(&hands.stopping));
-        let follow = move || follow::run(&theirs, &board, &metrics, &stopping);
+        let follow = move || follow::run(&theirs, &prints, &board, &metrics, &stopping);
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         hands.threads.push(thread("relays-follow").spawn(follow)?);
         if hands.policy_address.is_some() {

@@ -124,10 +124,11 @@ impl Desk {
             return Some((Answer::Dunno, None));
         }
         let account = self.account(request.sasl_username);
-        let (measure, withheld) = self.board.look(|standing| {
+        let (measure, known, withheld) = self.board.look(|standing| {
             let of = |mode| standing.account(&account, mode, now_ms);
             let measure = of(self.settings.mode);
-            (measure.cloned(), measure.is_none() && of(Mode::Auto).is_some())
+            let known = measure.and_then(|m| standing.known(&m.id));
+            (measure.cloned(), known.cloned(), measure.is_none() && of(Mode::Auto).is_some())
         })?;
         let none = if withheld { Answer::Withheld } else { Answer::Dunno };
         let Some(measure) = measure.filter(|_| !beat::is_beat(&account)) else { return Some((none, None)) };
@@ -135,6 +136,7 @@ impl Desk {
             Kind::Stop => Answer::Stopped,
             // Other stages than RCPT speak about no recipient.
             _ if request.recipient.is_empty() => Answer::Dunno,
+            _ if known.is_some_and(|known| known.knows(request.recipient)) => Answer::Dunno,
             _ => {
                 let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
                 let an_hour = self.settings.throttle_recipients;
