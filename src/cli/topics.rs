@@ -34,8 +34,8 @@ enum Command {
 }
 
 const AFTER: &str = "\
-Whether this user may write alerts and rejects is not tried: it would take a record. Exit status: 0 all is well, 1 something is wrong
-or the brokers do not answer, 2 wrong usage or configuration.";
+Whether this user may write alerts and rejects, and events for a heartbeat, is not tried: it would take a record. Exit status: 0 all
+is well, 1 something is wrong or the brokers do not answer, 2 wrong usage or configuration.";
 
 #[derive(Debug, clap::Args)]
 struct Common {

@@ -121,10 +121,16 @@ pub const TABLE: &[Pattern] = &[
     row(F::Other, Content, "surbl", URI_LISTS),
     row(F::Other, Content, "uribl", URI_LISTS),
     row(F::Spamhaus, Content, "dbl.spamhaus", SPAMHAUS),
+    row(F::Spamhaus, Content, "spamhaus dbl", SPAMHAUS),
+    row(F::Spamhaus, Content, "spamhaus.org/dbl", SPAMHAUS),
     row(F::Google, Content, "likely unsolicited mail", GOOGLE),
+    row(F::Google, Content, "unsolicited mail containing one of your url domains", GOOGLE),
     row(F::Google, Domain, "reputation of the sending domain", GOOGLE),
+    row(F::Google, Domain, "unsolicited mail originating from your spf domain", GOOGLE),
+    row(F::Google, Domain, "unsolicited mail originating from your dkim domain", GOOGLE),
     row(F::Microsoft, Content, "banned sender[", EXCHANGE),
     row(F::Apple, Content, "[cs01]", APPLE),
+    row(F::Apple, Content, "[cs02]", APPLE),
     row(F::Apple, Content, "[hm07]", APPLE),
     // Lists.
     row(F::Spamhaus, Listed, "spamhaus", SPAMHAUS),
@@ -177,6 +183,7 @@ pub const TABLE: &[Pattern] = &[
     row(F::Gmx, Reputation, "postmaster.gmx.net", GMX),
     row(F::Gmx, Reputation, "postmaster.web.de", GMX),
     row(F::TOnline, Listed, "tosa@rx.t-online.de", TELEKOM),
+    row(F::TOnline, Reputation, "@rx.t-online.de", TELEKOM),
     row(F::MailRu, Listed, "access from ip address", MAIL_RU),
     // Words that anybody uses.
     row(F::Other, Listed, "blocked using", ANYBODY),
@@ -251,6 +258,21 @@ mod tests {
                 Domain,
             ),
             (
+                "421 4.7.28 Gmail has detected an unusual rate of unsolicited mail originating from your DKIM domain.",
+                Family::Google,
+                Domain,
+            ),
+            (
+                "421 4.7.28 Gmail has detected an unusual rate of unsolicited mail containing one of your URL domains.",
+                Family::Google,
+                Content,
+            ),
+            (
+                "550 5.7.1 Your email was rejected due to having a domain present in the Spamhaus DBL -- see https://www.spamhaus.org/dbl/",
+                Family::Spamhaus,
+                Content,
+            ),
+            (
                 "451 4.7.650 The mail server [203.0.113.7] has been temporarily rate limited due to IP reputation. (S775)",
                 Family::Microsoft,
                 Rate,
@@ -268,6 +290,11 @@ mod tests {
             ("554 5.7.1 [CS01] Message rejected due to local policy.", Family::Apple, Content),
             ("554 imta comcast 203.0.113.7 Comcast BL004 Blocked for spam.", Family::Comcast, Listed),
             ("554 IP=203.0.113.7 - A problem occurred. (Ask tosa@rx.t-online.de) (BL)", Family::TOnline, Listed),
+            (
+                "554 IP=203.0.113.7 - None/bad reputation. Ask your postmaster for help or to contact postmaster@rx.t-online.de (NOWL)",
+                Family::TOnline,
+                Reputation,
+            ),
             ("550 We refuse mail from your IP.", Family::Other, Reputation),
         ] {
             let found = known(reply).map(|p| (p.family, p.meaning));

@@ -44,16 +44,16 @@ fn history(until_s: i64) -> Vec<(i64, Value)> {
     events
 }
 
-/// Sixty strangers through the first relay, a third of them refused.
-fn burst(at_s: i64) -> Vec<(i64, Value)> {
+/// Sixty strangers through a relay, so many a second, a third of them refused.
+fn burst(account: &str, relay: &str, at_s: i64, a_second: i64) -> Vec<(i64, Value)> {
     let mut events = Vec::new();
     for k in 0..60 {
         let (rcpt, id) = (format!("stranger{k}@d{}.example", k % 7), format!("b{k}"));
-        events.push(send(ANN, at_s + k / 3, "log-1", "203.0.113.5", &rcpt, &id));
+        events.push(send(account, at_s + k / a_second, relay, "203.0.113.5", &rcpt, &id));
         if k % 3 == 0 {
-            let refused = json!({ "v": 1, "kind": "outcome", "ts": at_s + k / 3, "account": ANN, "relay": "log-1",
+            let refused = json!({ "v": 1, "kind": "outcome", "ts": at_s + k / a_second, "account": account, "relay": relay,
                 "queue_id": id, "rcpt": rcpt, "status": "bounced", "dsn": "5.1.1" });
-            events.push((at_s + k / 3, refused));
+            events.push((at_s + k / a_second, refused));
         }
     }
     events
@@ -115,7 +115,7 @@ fn a_hijack_reaches_every_hand_and_stays_there_over_crashes() {
     wait_until("hands answer", LIMIT, || state("out-1") == "ready" && may_send(ANN) == "action=DUNNO");
 
     // The last of the spam is sent now.
-    publish(&d, "burst.jsonl", burst(now_s() - 20));
+    publish(&d, "burst.jsonl", burst(ANN, "log-1", now_s() - 20, 3));
     let began = Instant::now();
     wait_until("the account is stopped", LIMIT, || may_send(ANN).starts_with("action=DEFER"));
     let stopped = began.elapsed();
@@ -211,7 +211,7 @@ fn a_stop_that_another_instance_serves_lets_the_relay_go() {
         answer(policy, &format!("{request}sasl_username={account}\n\n"))
     };
     publish(&d, "history.jsonl", history(now_s() - 3600));
-    publish(&d, "burst.jsonl", burst(now_s() - 20));
+    publish(&d, "burst.jsonl", burst(ANN, "log-1", now_s() - 20, 3));
     let measures = |kind: &str| {
         let (status, page) = desk.json(&format!("/v1/measures?kind={kind}"));
         if status == 200 { page["items"].as_array().unwrap().clone() } else { Vec::new() }
@@ -297,4 +297,88 @@ fn a_throttled_account_writes_to_whom_it_knows_and_to_few_others() {
     }
     wait_until("they are gone", LIMIT, || records() == (2, 2));
     assert!(is_let(ANN, "new7@y.example"));
+}
+
+#[test]
+fn an_hour_of_lag_and_an_offset_reset_stop_nobody_and_pull_nothing() {
+    const ACT_WITHIN_S: i64 = 40;
+    let Some(broker) = Broker::shared() else { return };
+    let mut d = Deployment::new(broker, "late", 2);
+    let (policy, agent) = (free_port(), free_port());
+    d.extra = format!(
+        "[relays]\nmode = \"auto\"\nact_within_s = {ACT_WITHIN_S}\n[relays.pull]\nrecipients = 50\nmin_s = 600\n\
+         [relays.stop]\ngrace_s = 3\n[relays.policy]\nlisten = \"127.0.0.1:{policy}\"\n\
+         [relays.agent]\nlisten = \"127.0.0.1:{agent}\"\n\
+         [[relays.pool]]\nname = \"p\"\nmember = [{{ relay = \"out-1\", log_host = \"log-1\" }}, \
+         {{ relay = \"out-2\", log_host = \"log-2\" }}, {{ relay = \"out-3\" }}, {{ relay = \"out-4\" }}]\n"
+    );
+    let may_send = |account: &str| {
+        let request = "request=smtpd_access_policy\nprotocol_state=RCPT\nrecipient=r@y.example\n";
+        answer(policy, &format!("{request}sasl_username={account}\n\n"))
+    };
+    let state = |relay: &str| answer(agent, &format!("{relay}\n"));
+    let of = |instance: &Instance, question: &str| {
+        let (status, page) = instance.json(&format!("/v1/measures?{question}"));
+        if status == 200 { page["items"].as_array().unwrap().clone() } else { Vec::new() }
+    };
+    let nothing_is_done = |instance: &Instance, when: &str| {
+        wait_until("hands answer", LIMIT, || !state("out-1").is_empty() && !may_send(ANN).is_empty());
+        wait_until("it is the active desk", LIMIT, || instance.json("/v1/desk").1["role"] == "active");
+        instance.await_log("what relays bear is known");
+        for _ in 0..40 {
+            assert_eq!((may_send(ANN).as_str(), may_send(BOB).as_str()), ("action=DUNNO", "action=DUNNO"), "{when}");
+            assert_eq!((state("out-1").as_str(), state("out-2").as_str()), ("ready", "ready"), "{when}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        for kind in ["stop", "pull"] {
+            let all = of(instance, &format!("kind={kind}"));
+            assert!(all.iter().all(|m| m["state"] != "in_force"), "{when}: {all:?}");
+        }
+    };
+
+    // All that was sent up to an hour ago waits when the instance starts.
+    publish(&d, "history.jsonl", history(now_s() - 7200));
+    publish(&d, "burst.jsonl", burst(ANN, "log-1", now_s() - 3700, 3));
+    let instance = d.start("one");
+    d.await_done(LIMIT);
+    wait_until("it is said what would have been", LIMIT, || {
+        of(&instance, &format!("kind=stop&account={ANN}")).len() == 1
+    });
+    let stop = of(&instance, &format!("kind=stop&account={ANN}")).remove(0);
+    assert_eq!(stop["state"], "shadow", "{stop}");
+    assert!(stop["why"].as_str().unwrap().contains("too long ago to act on"), "{stop}");
+    nothing_is_done(&instance, "after an hour of lag");
+
+    // What happens now is acted on.
+    let began_s = now_s();
+    publish(&d, "now.jsonl", burst(BOB, "log-2", began_s - 3, 20));
+    wait_until("the account is stopped", LIMIT, || may_send(BOB).starts_with("action=DEFER"));
+    wait_until("the relay is drained", LIMIT, || state("out-2") == "drain");
+    assert_eq!((may_send(ANN).as_str(), state("out-1").as_str()), ("action=DUNNO", "ready"));
+
+    // People end it. Some time later everything is learned anew, from the first event on.
+    command(&instance, &["accounts", "release", BOB]);
+    command(&instance, &["relays", "restore", "out-2"]);
+    wait_until("it is late", LIMIT, || now_s() > began_s + ACT_WITHIN_S + 2);
+    let mut instance = instance;
+    assert!(instance.terminate().success());
+    let alerts = broker.read(&d.topic("alerts")).len();
+    // An offset that was set back by itself is not followed.
+    (0..2).for_each(|partition| d.set_offset(partition, 0));
+    let mut instance = d.start("one");
+    instance.await_log("stands at offset 0");
+    nothing_is_done(&instance, "where the offset was set back");
+    assert!(instance.terminate().success());
+    // What its error says is done: both are deleted.
+    broker.delete_topics(&[&d.topic("state")]);
+    broker.topic(&d.topic("state"), 2, &[("cleanup.policy", "compact"), ("segment.bytes", "1048576")]);
+    wait_until("the group is deleted", LIMIT, || broker.delete_group(&d.name));
+    let instance = d.start("one");
+    d.await_done(LIMIT);
+    let flagged = |account: &str| {
+        let all = broker.read(&d.topic("alerts"));
+        all[alerts..].iter().any(|r| r.text().contains(account) && r.text().contains("\"account.flagged\""))
+    };
+    wait_until("both are flagged a second time", LIMIT, || flagged(ANN) && flagged(BOB));
+    nothing_is_done(&instance, "after an offset reset");
 }

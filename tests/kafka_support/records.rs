@@ -100,6 +100,12 @@ impl Broker {
         });
     }
 
+    /// Deletes a group with its offsets. Returns whether it could be: nobody may be in it any more.
+    pub fn delete_group(&self, name: &str) -> bool {
+        let options = AdminOptions::new().request_timeout(Some(LIMIT));
+        block_on(self.admin().delete_groups(&[name], &options)).unwrap().iter().all(Result::is_ok)
+    }
+
     /// A producer that places keys as Java's does; more settings, such as `transactional.id`, on top.
     pub fn producer(&self, settings: &[(&str, &str)]) -> FutureProducer {
         let mut config = self.client();

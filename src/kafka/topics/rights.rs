@@ -29,8 +29,8 @@ pub(super) fn check(cluster: &Cluster, kafka: &Kafka, seen: &BTreeMap<Role, Seen
     for (role, seen) in seen {
         let topic = role.topic(kafka);
         let operation = match role {
-            Role::Events | Role::Control => "Read",
-            Role::State | Role::Alerts | Role::Desk | Role::Signals => "All",
+            Role::Events => "Read",
+            Role::State | Role::Alerts | Role::Control | Role::Desk | Role::Signals => "All",
             Role::Rejects => "Write",
         };
         if *seen == Seen::Forbidden {
@@ -47,11 +47,25 @@ pub(super) fn check(cluster: &Cluster, kafka: &Kafka, seen: &BTreeMap<Role, Seen
     if is_there(Role::Events) {
         findings.push(group(cluster, kafka)?);
     }
-    for role in [Role::State, Role::Desk] {
+    let mut transactions = None;
+    for (role, why) in [
+        (Role::State, "checkpoints are written there"),
+        (Role::Control, "the desk tells every detector there what people have decided"),
+        (Role::Desk, "the desk keeps there what it has done, and detectors whom throttled accounts know"),
+        (Role::Signals, "detectors tell there what relays carry, and policy services that they serve a stop"),
+    ] {
         if is_there(role) {
-            findings.extend(write(kafka, role.topic(kafka))?);
+            let (id, right) = write(kafka, role.topic(kafka), why)?;
+            let is_tried = right.is_some();
+            findings.extend(right);
+            transactions = Some(id);
+            if !is_tried {
+                break;
+            }
         }
     }
+    // The same for each of them.
+    findings.extend(transactions);
     Ok(findings)
 }
 
@@ -111,8 +125,8 @@ fn group(cluster: &Cluster, kafka: &Kafka) -> Result<Finding, Error> {
     }
 }
 
-/// Whether transactions can be had, and the topic be written.
-fn write(kafka: &Kafka, topic: &str) -> Result<Vec<Finding>, Error> {
+/// Whether transactions can be had, and, where they can, the topic be written.
+fn write(kafka: &Kafka, topic: &str, why: &str) -> Result<(Finding, Option<Finding>), Error> {
     let id = format!("{}-check", kafka.group);
     let mut config = client_config(kafka)?;
     config.set("transactional.id", &id).set("message.timeout.ms", "10000").set("transaction.timeout.ms", "15000");
@@ -128,11 +142,11 @@ fn write(kafka: &Kafka, topic: &str) -> Result<Vec<Finding>, Error> {
                 kafka.group
             );
             let why = "a checkpoint is a transaction; each partition has an id that begins with the group's name";
-            return Ok(vec![missing(&name, "WRITE", why, cure)]);
+            return Ok((missing(&name, "WRITE", why, cure), None));
         }
         return Err(failed("no transaction can be had", &e));
     }
-    let mut findings = vec![Finding::ok(&name, "WRITE", "allowed", "allowed")];
+    let transactions = Finding::ok(&name, "WRITE", "allowed", "allowed");
     let sent = producer.send(BaseRecord::<[u8], [u8]>::to(topic).partition(0).payload(b"mailfuse topics check"));
     if let Err((e, _)) = sent {
         return Err(failed(&format!("{topic} takes no record"), &e));
@@ -152,11 +166,11 @@ fn write(kafka: &Kafka, topic: &str) -> Result<Vec<Finding>, Error> {
         }
     }
     let _ = producer.abort_transaction(kafka.timeout());
-    findings.push(if forbidden {
+    let right = if forbidden {
         let cure = format!("{} --operation Write --topic {topic}", grant(kafka));
-        missing(topic, "WRITE", "checkpoints are written there", cure)
+        missing(topic, "WRITE", why, cure)
     } else {
         Finding::ok(topic, "WRITE", "allowed", "allowed")
-    });
-    Ok(findings)
+    };
+    Ok((transactions, Some(right)))
 }
