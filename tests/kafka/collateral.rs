@@ -2,17 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, wait_until};
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, now_s, wait_until};
 use mailfuse::telemetry::description::OPENAPI;
 use serde_json::{Value, json};
 
 const LISTED: &str = "554 5.7.1 Service unavailable; client host listed at zen.spamhaus.org";
-
-fn now_s() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
-}
 
 fn send(account: &str, at_s: i64, relay: Option<&str>, rcpt: &str, id: &str) -> Value {
     let ip = if rcpt.starts_with("stranger") { "203.0.113.5" } else { "10.0.0.7" };

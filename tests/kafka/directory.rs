@@ -5,17 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::run_support::{Alerts, Broker, Deployment, Instance, LIMIT, field, mailfuse, wait_until};
+use crate::run_support::{Alerts, Broker, Deployment, Instance, LIMIT, field, mailfuse, now_s, wait_until};
 use mailfuse::event::Timestamp;
 use mailfuse::kafka::partitioner::partition_of;
 use serde_json::{Value, json};
 
 const DAY_S: i64 = 86_400;
 const WORK: Duration = Duration::from_secs(120);
-
-fn now_s() -> i64 {
-    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64
-}
 
 fn send(at_s: i64, account: &str, rcpt: &str) -> (i64, String) {
     let event =

@@ -4,19 +4,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crate::run_support::{Alerts, Broker, Deployment, Instance, LIMIT, Record, WORK, mailfuse, wait_until};
+use crate::run_support::{Alerts, Broker, Deployment, Instance, LIMIT, Record, WORK, mailfuse, now_s, wait_until};
 use mailfuse::event::Timestamp;
 use serde_json::{Value, json};
 
 /// Accounts, each in a domain of its own.
 const ACCOUNTS: usize = 12;
 const HISTORY_DAYS: i64 = 25;
-
-fn now_s() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
-}
 
 fn account(n: usize) -> String {
     format!("user{n}@shop{n}.example")

@@ -32,13 +32,8 @@ fn configured(d: &mut Deployment<'_>, resolver: SocketAddr) {
     );
 }
 
-fn items(instance: &Instance, path: &str) -> Vec<Value> {
-    let (status, page) = instance.json(path);
-    if status == 200 { page["items"].as_array().unwrap().clone() } else { Vec::new() }
-}
-
 fn said(instance: &Instance, kind: &str) -> Vec<Value> {
-    items(instance, &format!("/v1/alerts?kind={kind}"))
+    instance.items(&format!("/v1/alerts?kind={kind}"))
 }
 
 fn answers(instance: &Instance, zone: &str, result: &str) -> f64 {
@@ -85,7 +80,7 @@ fn a_listing_is_told_once_over_crashes_and_so_is_its_end() {
     // First without lists: the burst must be known before the listing is heard.
     let mut desk = d.start_desk("one");
     ready(&desk);
-    wait_until("the incident is there", LIMIT, || items(&desk, "/v1/incidents").len() == 1);
+    wait_until("the incident is there", LIMIT, || desk.items("/v1/incidents").len() == 1);
     let (_, shown) = desk.json(&format!("/v1/incidents/{incident}"));
     assert_eq!(
         (&shown["moments"]["in_time"], &shown["incident"]["relays"][0]["recipients"]),
@@ -99,14 +94,14 @@ fn a_listing_is_told_once_over_crashes_and_so_is_its_end() {
     let listed = said(&desk, "relay.listed").remove(0);
     assert_eq!((&listed["relay"], &listed["accounts"][0]["incident"]), (&json!("out-1"), &json!(incident)), "{listed}");
     assert!(listed["evidence"][0]["text"].as_str().unwrap().contains("127.0.0.3: CSS"), "{listed}");
-    wait_until("it stands", LIMIT, || items(&desk, "/v1/listings?standing=true").len() == 1);
-    let listing = items(&desk, "/v1/listings?relay=out-1&zone=list.example").remove(0);
+    wait_until("it stands", LIMIT, || desk.items("/v1/listings?standing=true").len() == 1);
+    let listing = desk.items("/v1/listings?relay=out-1&zone=list.example").remove(0);
     assert_eq!((&listing["id"], listing.get("until")), (&listed["incident"], None), "{listing}");
     wait_until("the refusal is counted", MINUTES, || answers(&desk, "refusing.example", "refused") >= 1.0);
     wait_until("it is shown", LIMIT, || desk.metric("mailfuse_listings_standing", "list.example") == 1.0);
     assert_eq!(desk.metric("mailfuse_listings_total", "in_time=\"no\""), 1.0, "nothing was pulled");
     assert_eq!(desk.metric("mailfuse_after_first_spam_seconds_count", "listed"), 1.0);
-    assert!(items(&desk, "/v1/measures?kind=pull").is_empty(), "a listing pulls nothing");
+    assert!(desk.items("/v1/measures?kind=pull").is_empty(), "a listing pulls nothing");
 
     // Were we in time? No.
     let (_, shown) = desk.json(&format!("/v1/incidents/{incident}"));
@@ -138,7 +133,7 @@ fn a_listing_is_told_once_over_crashes_and_so_is_its_end() {
     let failures = |desk: &Instance| answers(desk, "list.example", "silent") + answers(desk, "list.example", "server");
     wait_until("the silence is counted", LIMIT, || failures(&desk) >= 1.0);
     ready(&desk);
-    assert_eq!(items(&desk, "/v1/listings?standing=true").len(), 1);
+    assert_eq!(desk.items("/v1/listings?standing=true").len(), 1);
     assert!(said(&desk, "relay.delisted").is_empty());
 
     // It is taken off the list.
@@ -149,7 +144,7 @@ fn a_listing_is_told_once_over_crashes_and_so_is_its_end() {
     wait_until("the end is told", MINUTES, || said(&desk, "relay.delisted").len() == 1);
     let delisted = said(&desk, "relay.delisted").remove(0);
     assert_eq!(delisted["incident"], listed["incident"], "{delisted}");
-    wait_until("nothing stands", LIMIT, || items(&desk, "/v1/listings?standing=true").is_empty());
-    assert_eq!((items(&desk, "/v1/listings?standing=false").len(), said(&desk, "relay.listed").len()), (1, 1));
+    wait_until("nothing stands", LIMIT, || desk.items("/v1/listings?standing=true").is_empty());
+    assert_eq!((desk.items("/v1/listings?standing=false").len(), said(&desk, "relay.listed").len()), (1, 1));
     assert!(desk.terminate().success());
 }

@@ -1,18 +1,11 @@
 //! Stops against a real broker: a hijack is stopped within seconds, that survives the desk, a command releases the account, and
 //! what happened long ago stops nobody.
 
-use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use crate::run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, wait_until};
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, now_s, wait_until};
 use serde_json::{Value, json};
 
 /// Three months of habits are not needed: three weeks are known well.
 const HISTORY_DAYS: i64 = 25;
-
-fn now_s() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
-}
 
 fn send(account: &str, at_s: i64, ip: &str, rcpt: &str, id: &str) -> (i64, Value) {
     let event = json!({ "v": 1, "kind": "send", "ts": at_s, "account": account, "relay": "out-1", "client_ip": ip,
@@ -39,20 +32,6 @@ fn hijacked(account: &str, until_s: i64) -> Vec<(i64, Value)> {
         }
     }
     events
-}
-
-fn publish(d: &Deployment<'_>, name: &str, mut events: Vec<(i64, Value)>) {
-    events.sort_by_key(|(at_s, _)| *at_s);
-    let path = d.folder.path().join(name);
-    let lines: Vec<String> = events.iter().map(|(_, event)| event.to_string()).collect();
-    fs::write(&path, lines.join("\n") + "\n").unwrap();
-    d.publish(&path);
-}
-
-fn items(instance: &Instance, path: &str) -> Vec<Value> {
-    let (status, page) = instance.json(path);
-    assert_eq!(status, 200, "{page}");
-    page["items"].as_array().unwrap().clone()
 }
 
 /// A command as a person types it. Returns what it prints.
@@ -85,18 +64,18 @@ fn a_hijack_is_stopped_survives_the_desk_and_is_released_by_a_command() {
     // Last week's hijack comes with today's.
     let mut events = hijacked(old, began_s - 7 * 86_400);
     events.extend(hijacked(guilty, began_s - 40));
-    publish(&d, "events.jsonl", events);
+    d.publish_events("events.jsonl", events);
     d.await_done(WORK);
     let of = |account: &str| format!("/v1/measures?kind=stop&account={account}");
     wait_until("both are decided about", LIMIT, || {
-        [guilty, old].iter().all(|account| items(&instance, &of(account)).len() == 1)
+        [guilty, old].iter().all(|account| instance.items(&of(account)).len() == 1)
     });
-    let stop = items(&instance, &of(guilty)).remove(0);
+    let stop = instance.items(&of(guilty)).remove(0);
     assert_eq!((&stop["state"], &stop["by"]), (&json!("in_force"), &json!("mailfuse")), "{stop}");
     assert!(stop["made_ms"].as_i64().unwrap() - began_s * 1000 < 60_000, "{stop}");
-    assert_eq!(items(&instance, &of(old))[0]["state"], "shadow", "nobody is stopped for last week");
-    wait_until("it is told", LIMIT, || items(&instance, "/v1/alerts?kind=account.stopped").len() == 1);
-    let told = items(&instance, "/v1/alerts?kind=account.stopped").remove(0);
+    assert_eq!(instance.items(&of(old))[0]["state"], "shadow", "nobody is stopped for last week");
+    wait_until("it is told", LIMIT, || instance.items("/v1/alerts?kind=account.stopped").len() == 1);
+    let told = instance.items("/v1/alerts?kind=account.stopped").remove(0);
     assert_eq!((&told["account"], &told["accounts"][0]["incident"]), (&json!(guilty), &stop["incident"]), "{told}");
 
     // Whoever is the desk next knows it, and stops nobody a second time.
@@ -111,20 +90,20 @@ fn a_hijack_is_stopped_survives_the_desk_and_is_released_by_a_command() {
     let relay = ["relays", "pull", "out-2", "--note", "maintenance"];
     assert!(command(&d, &instance, &relay).contains("in force"));
     command(&d, &instance, &["accounts", "release", guilty, "--password-changed", "--note", "by telephone"]);
-    wait_until("it is released", LIMIT, || items(&instance, &of(guilty))[0]["state"] == "ended");
-    let ended = items(&instance, &of(guilty)).remove(0);
+    wait_until("it is released", LIMIT, || instance.items(&of(guilty))[0]["state"] == "ended");
+    let ended = instance.items(&of(guilty)).remove(0);
     assert_eq!((&ended["id"], &ended["ended"]["by"]), (&stop["id"], &json!("local")), "{ended}");
     assert!(ended["ended"]["probation_until_ms"].as_i64().unwrap() > now_s() * 1000);
     let incident = instance.json(&format!("/v1/incidents/{}", stop["incident"].as_str().unwrap())).1;
     assert_eq!(incident["incident"]["resolved"]["as"], "hijack", "what the burst taught is taken out: {incident}");
-    wait_until("that is told, too", LIMIT, || items(&instance, "/v1/alerts?kind=account.released").len() == 1);
+    wait_until("that is told, too", LIMIT, || instance.items("/v1/alerts?kind=account.released").len() == 1);
 
     // All relays at once; twice as nobody minds.
     assert!(command(&d, &instance, &["relays", "restore", "--all", "--note", "all is well"]).starts_with("1 put back"));
     assert!(command(&d, &instance, &["relays", "restore", "--all"]).starts_with("0 put back"));
     command(&d, &instance, &["relays", "resume"]);
     wait_until("the audit has it", LIMIT, || {
-        let lines = items(&instance, "/v1/audit");
+        let lines = instance.items("/v1/audit");
         let has = |what: &str, who: &str| lines.iter().any(|l| l["what"] == what && l["who"] == who);
         has("stop.in_force", "mailfuse")
             && has("stop.ended", "local")

@@ -5,19 +5,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::process::{Output, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::hands_support::Program;
 use crate::hands_support::postfix::Postfix;
-use crate::run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, wait_until};
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, now_s, wait_until};
 use serde_json::{Value, json};
 
 const HISTORY_DAYS: i64 = 25;
 const BURST: i64 = 30;
-
-fn now_s() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
-}
 
 fn send(account: &str, at_s: i64, ip: &str, rcpt: &str, id: &str) -> Value {
     json!({ "v": 1, "kind": "send", "ts": at_s, "account": account, "client_ip": ip, "rcpts": [rcpt], "queue_id": id,

@@ -4,24 +4,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use crate::run_support::{Broker, Deployment, Instance, LIMIT, mailfuse, wait_until};
+use crate::hands_support::free_port;
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, mailfuse, now_s, wait_until};
 use serde_json::{Value, json};
 
 const HISTORY_DAYS: i64 = 25;
 const ANN: &str = "ann@shop.example";
 const BOB: &str = "bob@else.example";
-
-fn now_s() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn send(account: &str, at_s: i64, relay: &str, ip: &str, rcpt: &str, id: &str) -> (i64, Value) {
     let event = json!({ "v": 1, "kind": "send", "ts": at_s, "account": account, "relay": relay, "client_ip": ip,
@@ -57,14 +50,6 @@ fn burst(account: &str, relay: &str, at_s: i64, a_second: i64) -> Vec<(i64, Valu
         }
     }
     events
-}
-
-fn publish(d: &Deployment<'_>, name: &str, mut events: Vec<(i64, Value)>) {
-    events.sort_by_key(|(at_s, _)| *at_s);
-    let path = d.folder.path().join(name);
-    let lines: Vec<String> = events.iter().map(|(_, event)| event.to_string()).collect();
-    fs::write(&path, lines.join("\n") + "\n").unwrap();
-    d.publish(&path);
 }
 
 /// What is answered to a line, or several; empty where nobody answers.
@@ -111,11 +96,11 @@ fn a_hijack_reaches_every_hand_and_stays_there_over_crashes() {
     };
     let state = |relay: &str| answer(agent, &format!("{relay}\n"));
     let began_s = now_s();
-    publish(&d, "history.jsonl", history(began_s - 3600));
+    d.publish_events("history.jsonl", history(began_s - 3600));
     wait_until("hands answer", LIMIT, || state("out-1") == "ready" && may_send(ANN) == "action=DUNNO");
 
     // The last of the spam is sent now.
-    publish(&d, "burst.jsonl", burst(ANN, "log-1", now_s() - 20, 3));
+    d.publish_events("burst.jsonl", burst(ANN, "log-1", now_s() - 20, 3));
     let began = Instant::now();
     wait_until("the account is stopped", LIMIT, || may_send(ANN).starts_with("action=DEFER"));
     let stopped = began.elapsed();
@@ -210,8 +195,8 @@ fn a_stop_that_another_instance_serves_lets_the_relay_go() {
         let request = "request=smtpd_access_policy\nprotocol_state=RCPT\nrecipient=r@y.example\n";
         answer(policy, &format!("{request}sasl_username={account}\n\n"))
     };
-    publish(&d, "history.jsonl", history(now_s() - 3600));
-    publish(&d, "burst.jsonl", burst(ANN, "log-1", now_s() - 20, 3));
+    d.publish_events("history.jsonl", history(now_s() - 3600));
+    d.publish_events("burst.jsonl", burst(ANN, "log-1", now_s() - 20, 3));
     let measures = |kind: &str| {
         let (status, page) = desk.json(&format!("/v1/measures?kind={kind}"));
         if status == 200 { page["items"].as_array().unwrap().clone() } else { Vec::new() }
@@ -256,7 +241,7 @@ fn a_throttled_account_writes_to_whom_it_knows_and_to_few_others() {
         let request = format!("request=smtpd_access_policy\nprotocol_state=RCPT\nrecipient={recipient}\n");
         answer(policy, &format!("{request}sasl_username={account}\n\n")) == "action=DUNNO"
     };
-    publish(&d, "history.jsonl", history(now_s() - 3600));
+    d.publish_events("history.jsonl", history(now_s() - 3600));
     d.await_done(LIMIT);
     wait_until("the hands answer", LIMIT, || is_let(ANN, "nobody@y.example"));
     // Each account is in a partition of its own, so that either instance has to speak for one.
@@ -337,8 +322,8 @@ fn an_hour_of_lag_and_an_offset_reset_stop_nobody_and_pull_nothing() {
     };
 
     // All that was sent up to an hour ago waits when the instance starts.
-    publish(&d, "history.jsonl", history(now_s() - 7200));
-    publish(&d, "burst.jsonl", burst(ANN, "log-1", now_s() - 3700, 3));
+    d.publish_events("history.jsonl", history(now_s() - 7200));
+    d.publish_events("burst.jsonl", burst(ANN, "log-1", now_s() - 3700, 3));
     let instance = d.start("one");
     d.await_done(LIMIT);
     wait_until("it is said what would have been", LIMIT, || {
@@ -351,7 +336,7 @@ fn an_hour_of_lag_and_an_offset_reset_stop_nobody_and_pull_nothing() {
 
     // What happens now is acted on.
     let began_s = now_s();
-    publish(&d, "now.jsonl", burst(BOB, "log-2", began_s - 3, 20));
+    d.publish_events("now.jsonl", burst(BOB, "log-2", began_s - 3, 20));
     wait_until("the account is stopped", LIMIT, || may_send(BOB).starts_with("action=DEFER"));
     wait_until("the relay is drained", LIMIT, || state("out-2") == "drain");
     assert_eq!((may_send(ANN).as_str(), state("out-1").as_str()), ("action=DUNNO", "ready"));

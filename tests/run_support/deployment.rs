@@ -115,6 +115,16 @@ impl<'b> Deployment<'b> {
         published(self.publisher(events, None));
     }
 
+    /// Publishes events, each with its Unix second, in their order.
+    #[track_caller]
+    pub fn publish_events(&self, name: &str, mut events: Vec<(i64, serde_json::Value)>) {
+        events.sort_by_key(|(at_s, _)| *at_s);
+        let path = self.folder.path().join(name);
+        let lines: Vec<String> = events.iter().map(|(_, event)| event.to_string()).collect();
+        fs::write(&path, lines.join("\n") + "\n").unwrap();
+        self.publish(&path);
+    }
+
     fn consumer(&self) -> BaseConsumer {
         self.broker.client().set("group.id", &self.name).set("isolation.level", "read_committed").create().unwrap()
     }

@@ -127,6 +127,14 @@ impl Instance {
         (status, serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {body}")))
     }
 
+    /// What a page lists.
+    #[track_caller]
+    pub fn items(&self, path: &str) -> Vec<Value> {
+        let (status, page) = self.json(path);
+        assert_eq!(status, 200, "{page}");
+        page["items"].as_array().unwrap().clone()
+    }
+
     /// Status and answer of a request with a body.
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {

@@ -37,6 +37,11 @@ const SOME: usize = 200_000;
 /// Lines of the case for tests to which size is nothing.
 const FEW: usize = 40_000;
 
+/// Unix seconds.
+pub fn now_s() -> i64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64
+}
+
 /// Whether the long campaign was asked for.
 pub fn is_campaign() -> bool {
     std::env::var_os("MAILFUSE_CAMPAIGN").is_some()
