@@ -135,7 +135,7 @@ pub struct Shared {
     /// How events are read.
     pub(super) events: Limits,
     /// What the provider knows about its customers.
-    pub(super) directory: Held,
+    pub(super) directory: Arc<Held>,
     /// Whether the directory is to be looked at now.
     pub(super) look: AtomicBool,
     /// A reader has found the file of the index damaged.
@@ -171,7 +171,7 @@ impl Shared {
             index: Mutex::new(IndexState::Catching),
             policy: Arc::clone(&options.policy),
             events: options.events.clone(),
-            directory: Held::new(&options.directory.file),
+            directory: Arc::new(Held::new(&options.directory.file)),
             look: AtomicBool::new(false),
             index_damaged: AtomicBool::new(false),
             alerts_next: AtomicI64::new(-1),

@@ -120,8 +120,9 @@ fn take(
     } else if let Some(id) = key.strip_prefix(KNOWN) {
         let Some(value) = message.payload() else { return standing.forget_known(id) };
         Known::read(value, prints).map(|known| {
-            tracing::info!("whom the account of {id} has written to before is known: it may go on");
-            if !standing.take_known(id, known) {
+            if standing.take_known(id, known) {
+                tracing::info!("whom the account of {id} has written to before is known: it may go on");
+            } else {
                 tracing::warn!("contacts of too many throttled accounts: to {id}'s every recipient is new");
             }
         })

@@ -14,6 +14,7 @@ use crate::kafka::tell::Teller;
 use crate::relays::board::Board;
 use crate::relays::known;
 use crate::relays::measure::{Kind, Measure};
+use crate::relays::standing::Standing;
 
 /// How often it is looked who is throttled.
 const LOOK: Duration = Duration::from_millis(200);
@@ -34,7 +35,7 @@ pub(super) fn run(shared: &Shared, board: &Board) {
         std::thread::sleep(LOOK);
         teller.hear();
         tried.retain(|_, at| at.elapsed() < AGAIN);
-        let unknown = |standing: &crate::relays::standing::Standing| {
+        let unknown = |standing: &Standing| {
             let throttled = standing.all(Kind::Throttle, now_ms()).into_iter();
             throttled.filter(|m| standing.known(&m.id).is_none()).cloned().collect::<Vec<_>>()
         };

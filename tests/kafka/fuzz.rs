@@ -1,7 +1,7 @@
 //! Whoever sends nonsense to the servers of `mailfuse run` (policy service, agent, HTTP) harms nobody: broken, endless, cut and
 //! half requests from many connections at once, while somebody else is answered as ever.
 //!
-//! `MAILFUSE_CAMPAIGN=1 cargo test --release --test kafka_fuzz -- --nocapture` does it for ten minutes each; `MAILFUSE_SEED` draws
+//! `MAILFUSE_CAMPAIGN=1 cargo test --release --test kafka fuzz:: -- --nocapture` does it for ten minutes each; `MAILFUSE_SEED` draws
 //! other nonsense.
 
 use std::io::{Read, Write};
