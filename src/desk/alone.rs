@@ -70,6 +70,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     metrics.config(&config.digest());
     let desk = Arc::new(run::start_desk(config, http, Arc::clone(&metrics))?);
     let hands = Hands::start(&config.relays, &config.kafka, Fingerprint::new(&config.fingerprint_key()?), &metrics)?;
+    hands.use_directory(desk.directory());
     let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
     let view = View {
         desk: Arc::clone(&desk),

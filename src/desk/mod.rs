@@ -46,7 +46,7 @@ use anyhow::Context as _;
 use axum::Router;
 
 use crate::core::policy::Policy;
-use crate::directory;
+use crate::directory::{self, file::Held};
 use crate::event::Limits;
 use crate::kafka::Kafka;
 use crate::relays;
@@ -122,6 +122,11 @@ impl Desk {
     /// Looks soon whether the directory has changed.
     pub fn reload(&self) {
         self.shared.look.store(true, Ordering::Release);
+    }
+
+    /// The directory, as it is kept up to date here.
+    pub fn directory(&self) -> Arc<Held> {
+        Arc::clone(&self.shared.directory)
     }
 
     /// What it cannot go on for, where that is so.

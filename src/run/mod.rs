@@ -208,6 +208,9 @@ impl Instance {
         let hands = if !options.is_stateless && (config.desk.enabled || config.relays.has_hands()) {
             let prints = Fingerprint::new(&config.fingerprint_key()?);
             let hands = Hands::start(&config.relays, &config.kafka, prints, &metrics)?;
+            if let Some(desk) = &desk {
+                hands.use_directory(desk.directory());
+            }
             let board = Arc::clone(hands.board());
             helpers.push(spawn("acquainted", &shared, move |shared| acquainted::run(shared, &board))?);
             Some(hands)

@@ -35,6 +35,7 @@ use super::board::Board;
 use super::measure::Mode;
 use super::{Settings, follow};
 use crate::core::fingerprint::Fingerprint;
+use crate::directory::file::Held;
 use crate::kafka::Kafka;
 use crate::telemetry::Metrics;
 use agent::Agent;
@@ -126,6 +127,11 @@ impl Hands {
             stopping,
             threads: Vec::new(),
         })
+    }
+
+    /// Takes a login by an alias of the directory for the account's own.
+    pub fn use_directory(&self, directory: Arc<Held>) {
+        self.desk.use_directory(directory);
     }
 
     /// What the hands answer from.

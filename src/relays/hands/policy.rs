@@ -3,7 +3,7 @@
 //! Where there is nothing to say it says `DUNNO`; where it is in trouble it closes the connection, and Postfix goes on as its
 //! `default_action` says.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -18,6 +18,7 @@ use super::text;
 use super::throttle::Throttle;
 use super::trying::{Attempts, Trying};
 use crate::core::beat;
+use crate::directory::file::Held;
 use crate::kafka::outlet::now_ms;
 use crate::relays::board::Board;
 use crate::relays::measure::{Kind, Measure, Mode};
@@ -67,6 +68,8 @@ impl Answer {
 /// What the connections share.
 pub(super) struct Desk {
     settings: Policy,
+    /// Whose names the accounts' aliases are looked up in; none where the instance has no directory.
+    directory: OnceLock<Arc<Held>>,
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     throttle: Mutex<Throttle>,
@@ -80,6 +83,7 @@ impl Desk {
     pub(super) fn new(settings: &Policy, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
         Self {
             settings: settings.clone(),
+            directory: OnceLock::new(),
             board,
             metrics,
             throttle: Mutex::default(),
@@ -108,6 +112,12 @@ impl Desk {
         &self.confirmations.1
     }
 
+    /// From now on a login by an alias is the account's.
+    pub(super) fn use_directory(&self, directory: Arc<Held>) {
+        // It is set once, at the start.
+        let _ = self.directory.set(directory);
+    }
+
     /// The account that a SASL name stands for.
     fn account(&self, sasl_username: &str) -> String {
         let mut account = sasl_username.to_ascii_lowercase();
@@ -115,7 +125,9 @@ impl Desk {
             account.push('@');
             account.push_str(&self.settings.default_domain.to_ascii_lowercase());
         }
-        account
+        // As in the events that `mailfuse publish` makes.
+        let of_alias = self.directory.get().and_then(|held| Some(held.directory().of_alias(&account)?.to_owned()));
+        of_alias.unwrap_or(account)
     }
 
     /// What becomes of a request; `None` where nobody knows.
@@ -332,6 +344,20 @@ mod tests {
         let confirmed: Vec<_> = desk.confirmations().try_iter().map(|c| (c.measure, c.account)).collect();
         assert_eq!(confirmed, [("m-1".to_owned(), "ann@x.example".to_owned())]);
         assert_eq!((desk.trying()[0].refused, &*desk.trying()[0].client), (3, "192.0.2.7"));
+    }
+
+    #[test]
+    fn who_logs_in_by_an_alias_is_the_account() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{\"v\":1,\"account\":\"ann@x.example\",\"aliases\":[\"a@x.example\"]}\n").unwrap();
+        let held = Arc::new(Held::new(&file.path().display().to_string()));
+        held.look();
+        let desk = desk(&Policy::default());
+        assert_eq!(said(&desk, "a@x.example", "r@y"), "action=DUNNO\n\n", "nobody knows whose it is");
+        desk.use_directory(held);
+        assert!(said(&desk, "A@x.example", "r@y").starts_with("action=DEFER_IF_PERMIT"));
+        assert_eq!(desk.trying()[0].account, "ann@x.example");
+        assert_eq!(said(&desk, "bob@x.example", "r@y"), "action=DUNNO\n\n");
     }
 
     #[test]
