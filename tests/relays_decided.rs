@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use mailfuse::core::alert::Severity;
 use mailfuse::event::Timestamp;
 use mailfuse::relays::Settings;
-use mailfuse::relays::decide::{BY, Burden, BurstShare, Decider, Flag, Hold, Outcome, Told};
+use mailfuse::relays::decide::{BY, Burden, BurstShare, Decider, Flag, Hold, MEASURES_MAX, Outcome, Told};
 use mailfuse::relays::measure::{Kind, Measure, Mode, State};
 use mailfuse::relays::people::{Order, Refused};
 use mailfuse::relays::settings::{Member, Pool};
@@ -45,7 +45,6 @@ fn critical<'a>(account: &'a str, incident: &'a str, ts_ms: i64) -> Flag<'a> {
 fn burden(relay: &str, ts_ms: i64, burst: &[(&str, u64)]) -> Burden {
     Burden {
         relay: relay.to_owned(),
-        ts: Timestamp(ts_ms),
         carried: 10_000,
         burst: burst
             .iter()
@@ -54,9 +53,11 @@ fn burden(relay: &str, ts_ms: i64, burst: &[(&str, u64)]) -> Burden {
                 tenant: "t".to_owned(),
                 incident: format!("i-{account}"),
                 recipients: *recipients,
+                ts: Timestamp(ts_ms),
             })
             .collect(),
-        refused: Vec::new(),
+        refused_ts: Timestamp(ts_ms),
+        ..Burden::default()
     }
 }
 
@@ -102,6 +103,46 @@ fn modes_say_how_far_it_goes() {
         assert_eq!(states(&outcome), [(Kind::Pull, state)], "{mode:?}");
         assert_eq!(outcome.changes[0].told.is_none(), mode == Mode::Shadow);
     }
+    // Who is to confirm is asked, of accounts, too.
+    let mut d = Decider::new(&Settings { mode: Mode::Confirm, ..Settings::default() });
+    let asked = d.flagged(&critical("a", "i-a", NOW), NOW);
+    assert_eq!((states(&asked), asked.changes[0].told), (vec![(Kind::Stop, State::Asked)], Some(Told::Asked)));
+}
+
+#[test]
+fn a_flag_that_came_too_late_is_acted_on_when_the_burst_goes_on() {
+    for (mode, state) in [(Mode::Shadow, State::Shadow), (Mode::Confirm, State::Asked), (Mode::Auto, State::InForce)] {
+        let mut d = Decider::new(&Settings { mode, ..Settings::default() });
+        let late = d.flagged(&critical("a", "i-a", NOW - HOUR), NOW).changes.remove(0).measure;
+        assert!(d.came_too_late("a", "i-a") && late.came_too_late(), "{mode:?}");
+        // The detector has caught up by half an hour.
+        assert_eq!(d.flagged(&critical("a", "i-a", NOW - HOUR / 2), NOW + MINUTE), Outcome::default());
+        let now_ms = NOW + 2 * MINUTE;
+        let outcome = d.flagged(&critical("a", "i-a", NOW + MINUTE), now_ms);
+        assert_eq!(states(&outcome), [(Kind::Stop, state)], "{mode:?}");
+        let measure = &outcome.changes[0].measure;
+        assert_eq!((&measure.id, measure.made_ms, d.measures().count()), (&late.id, now_ms, 1), "the same measure");
+        assert!(!d.came_too_late("a", "i-a"));
+        assert_eq!(d.flagged(&critical("a", "i-a", now_ms), now_ms), Outcome::default(), "once");
+    }
+    // What a person ended meanwhile stays so.
+    let mut d = Decider::new(&auto(vec![]));
+    d.flagged(&critical("a", "i-a", NOW - HOUR), NOW);
+    assert_eq!(d.acquitted("a", "i-a", "ann", NOW).len(), 1);
+    assert_eq!(d.flagged(&critical("a", "i-a", NOW), NOW), Outcome::default());
+}
+
+#[test]
+fn where_no_measure_has_room_that_is_said() {
+    let mut d = Decider::new(&auto(vec![]));
+    let first = d.flagged(&critical("a", "i-a", NOW), NOW).changes.remove(0).measure;
+    for n in 1..MEASURES_MAX {
+        d.restore(Measure { id: format!("m-{n}"), subject: format!("u{n}"), state: State::Shadow, ..first.clone() });
+    }
+    let outcome = d.flagged(&critical("b", "i-b", NOW), NOW);
+    assert_eq!((outcome.changes.len(), outcome.capped.len()), (0, 1));
+    assert!(outcome.capped[0].text.contains("no room"), "{}", outcome.capped[0].text);
+    assert!(d.flagged(&critical("c", "i-c", NOW), NOW).capped.is_empty(), "once an hour");
 }
 
 #[test]
@@ -252,6 +293,70 @@ fn what_suffices_and_what_does_not() {
     own.burst[0].tenant = "shop".to_owned();
     check(own, false, "three are dedicated, and seven tenths of them are all three");
     check(of("unknown", 5000), false, "in no pool");
+}
+
+#[test]
+fn a_fresh_refusal_does_not_make_a_burst_of_long_ago_a_fresh_one() {
+    let families = || ["google", "outlook"].map(|family| (family.to_owned(), 30)).to_vec();
+    let settings = auto(vec![pool("p", 4, 0)]);
+    let mut d = Decider::new(&settings);
+    // The detector was behind: the burst was over before anybody could know of it. Its relay is refused now.
+    let burst_ms = NOW - HOUR / 2;
+    let behind = Burden { refused: families(), refused_ts: Timestamp(NOW), ..burden("p-0", burst_ms, &[("a", 300)]) };
+    assert_eq!(states(&d.tick(&[behind], false, NOW)), [(Kind::Pull, State::Shadow)]);
+    // One share that is fresh suffices: the burst goes on.
+    let mut d = Decider::new(&settings);
+    let mut both = burden("p-0", burst_ms, &[("a", 300), ("b", 4)]);
+    both.burst[1].ts = Timestamp(NOW);
+    assert_eq!(states(&d.tick(&[both], false, NOW)), [(Kind::Pull, State::InForce)]);
+    // A relay that came back too early goes again because of refusals alone; those of long ago suffice no more.
+    for (refused_ms, state) in [(NOW + 40 * MINUTE, State::InForce), (NOW + 29 * MINUTE, State::Shadow)] {
+        let mut d = Decider::new(&settings);
+        d.tick(&[burden("p-0", NOW, &[("a", 300)])], false, NOW);
+        assert_eq!(states(&d.tick(&[], false, NOW + 30 * MINUTE)), [(Kind::Pull, State::Ended)]);
+        let still = Burden { refused: families(), refused_ts: Timestamp(refused_ms), ..burden("p-0", NOW, &[]) };
+        assert_eq!(states(&d.tick(&[still], false, NOW + 40 * MINUTE)), [(Kind::Pull, state)]);
+    }
+}
+
+#[test]
+fn the_floor_does_not_count_on_relays_that_carry_nothing_or_that_others_pulled() {
+    let settings = auto(vec![pool("p", 10, 0)]);
+    let all = |silent: &[usize], others: u64| -> Vec<Burden> {
+        let of = |n: usize| {
+            let is_silent = silent.contains(&n);
+            let (carried, others) = if is_silent { (0, 0) } else { (10_000, others) };
+            let exposed: &[(&str, u64)] = if n < 5 { &[("a", 300)] } else { &[] };
+            Burden { carried, others, ..burden(&format!("p-{n}"), NOW, exposed) }
+        };
+        (0..10).map(of).collect()
+    };
+    let pulled = |burdens: &[Burden]| {
+        let mut d = Decider::new(&settings);
+        let outcome = d.tick(burdens, false, NOW);
+        let in_force = outcome.changes.iter().filter(|c| c.measure.state == State::InForce).count();
+        (in_force, outcome.capped.first().map(|c| c.text.clone()).unwrap_or_default())
+    };
+    assert_eq!(pulled(&all(&[], 1000)).0, 3, "seven of ten stay");
+    let (in_force, text) = pulled(&all(&[8, 9], 1000));
+    assert_eq!(in_force, 1, "two are down");
+    assert!(text.contains("7 relays, 7 are in; nothing goes over p-8, p-9"), "{text}");
+    // Nothing is known of a relay at all: called otherwise in the events.
+    assert_eq!(pulled(&all(&[], 1000)[..8]).0, 1);
+    // At night most carry nothing by chance.
+    assert_eq!(pulled(&all(&[8, 9], 20)).0, 3);
+    // An outside system has pulled two, below the floor if it wants; what is put back counts again.
+    let mut d = Decider::new(&settings);
+    for relay in ["p-7", "p-8", "p-9", "p-6"] {
+        assert_eq!(d.pulled(relay, "token haproxy", NOW).len(), 1);
+    }
+    assert_eq!((d.pulled("p-9", "token haproxy", NOW), d.pulled("nobody", "token haproxy", NOW)), (vec![], vec![]));
+    let asked = |outcome: &Outcome| states(outcome).iter().all(|(_, state)| *state == State::Asked);
+    assert!(asked(&d.tick(&all(&[], 1000), false, NOW)));
+    assert!(d.open(Kind::Pull, "p-9").is_some_and(|m| m.is_in_force(NOW)), "quiet, but nobody has put it back");
+    d.restored("p-9", "token haproxy", "", NOW);
+    d.restored("p-8", "token haproxy", "", NOW);
+    assert!(!asked(&d.tick(&all(&[], 1000), false, NOW)));
 }
 
 #[test]
@@ -452,7 +557,7 @@ fn take(d: &mut Decider, members: &[String], step: &Step, now_ms: i64) -> Vec<Me
                 .enumerate()
                 .map(|(n, (relay, burst))| {
                     let account = format!("a{}", n % 30);
-                    Burden { ts: ago(*late_s), ..burden(relay, now_ms, &[(&account, u64::from(*burst))]) }
+                    burden(relay, ago(*late_s).0, &[(&account, u64::from(*burst))])
                 })
                 .collect();
             d.tick(&burdens, *is_doubtful, now_ms).changes

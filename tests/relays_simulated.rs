@@ -238,7 +238,6 @@ fn run(seed: u64, relays: usize, way: Way, tune: &dyn Fn(&mut Settings)) -> Figu
             .filter(|r| !by_relay[*r].is_empty() || minute - last_refused[*r] < window_min)
             .map(|r| Burden {
                 relay: names[r].clone(),
-                ts: Timestamp(now_ms),
                 carried: (load * window_min as f64) as u64,
                 burst: by_relay[r]
                     .iter()

@@ -515,7 +515,7 @@ impl Deliveries {
                 kind: kind(parts[parts.len() - 1]),
                 at: notice.ts,
                 severity: notice.severity,
-                incident: notice.incident.clone(),
+                incident: notice.thread().to_owned(),
                 link: match notice.kind {
                     _ if self.link.is_empty() => String::new(),
                     NoticeKind::Campaign => incidents_of(&self.link, "campaign", &notice.incident),

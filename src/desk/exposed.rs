@@ -64,8 +64,16 @@ impl Exposed {
 impl Exposure for Exposed {
     fn burdens(&mut self, window_s: u32, now_ms: i64) -> Option<Vec<Burden>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where the detectors are silent, or far behind, what relays bear now is not known: a relay is not put back because of that.
+        let since_ms = now_ms - i64::from(self.settings.act_within_s) * 1000;
+        let is_known = known.is_all && known.exposure.newest_ms().is_some_and(|newest| newest >= since_ms);
         // Which incidents stand is the book's to say.
-        known.is_all.then(|| burdens(&self.settings, &known.exposure, window_s, now_ms, &|_| true))
+        is_known.then(|| burdens(&self.settings, &known.exposure, window_s, now_ms, &|_| true))
+    }
+
+    fn active(&mut self, since_ms: i64) -> Vec<(String, i64)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.exposure.active(since_ms).map(|(id, at_ms)| (id.to_owned(), at_ms)).collect()
     }
 
     fn served(&mut self) -> BTreeMap<String, i64> {

@@ -14,7 +14,7 @@ use super::record::{HOLD, Incident, MEASURE, Record};
 use crate::core::alert::{Action, Alert, AlertKind, Severity};
 use crate::event::Timestamp;
 use crate::relays::Settings;
-use crate::relays::decide::{BY, Burden, Capped, Change, Decider, Flag, Hold, Outcome, Told};
+use crate::relays::decide::{BY, Burden, BurstShare, Capped, Change, Decider, Flag, Hold, Outcome, Told};
 use crate::relays::known;
 use crate::relays::measure::{Kind, Measure, State};
 use crate::relays::people::{self, ORDER_MAX_S, Order};
@@ -29,6 +29,11 @@ const CAP_S: u32 = 3600;
 pub trait Exposure: std::fmt::Debug + Send {
     /// One for each relay that bears anything; `None` for as long as it is not known.
     fn burdens(&mut self, window_s: u32, now_ms: i64) -> Option<Vec<Burden>>;
+
+    /// The incidents whose bursts went on after that time, each with when they last did; both in milliseconds since 1970.
+    fn active(&mut self, _since_ms: i64) -> Vec<(String, i64)> {
+        Vec::new()
+    }
 
     /// Stops that a policy service has served, each once: when, in milliseconds since 1970, by the measure's id.
     fn served(&mut self) -> BTreeMap<String, i64> {
@@ -110,14 +115,9 @@ impl Measures {
         if alert.kind == AlertKind::Cleared {
             return Written::default();
         }
-        let flag = Flag {
-            account: &alert.account,
-            tenant: &alert.tenant,
-            incident: &alert.incident,
-            severity: alert.severity,
-            ts: alert.ts,
-            is_doubtful: book.is_anomaly_open() || book.incident(&alert.incident).is_some_and(|i| i.anomaly.is_some()),
-        };
+        // Its customer is the directory's, where that knows better.
+        let Some(incident) = book.incident(&alert.incident) else { return Written::default() };
+        let flag = Flag { severity: alert.severity, ..flag(incident, alert.ts, book) };
         let outcome = self.decider.flagged(&flag, now_ms);
         let mut written = self.written(outcome, ledger, now_ms);
         if alert.kind == AlertKind::Flagged {
@@ -136,17 +136,48 @@ impl Measures {
         let served = self.exposure.served();
         let effective: Vec<Change> =
             served.iter().filter_map(|(id, at_ms)| self.decider.served(id, *at_ms, now_ms)).collect();
-        let mut outcome = match self.exposure.burdens(self.settings.pull.window_s, now_ms) {
+        let mut outcome = self.go_on(book, now_ms);
+        let relays = match self.exposure.burdens(self.settings.pull.window_s, now_ms) {
             Some(mut burdens) => {
                 for burden in &mut burdens {
-                    burden.burst.retain(|share| book.incident(&share.incident).is_some_and(stands));
+                    burden.burst.retain_mut(|share| self.counts(share, book));
                 }
                 self.decider.tick(&burdens, book.is_anomaly_open(), now_ms)
             }
             None => Outcome { changes: self.decider.expire(now_ms), ..Outcome::default() },
         };
         outcome.changes.splice(0..0, effective);
+        outcome.changes.extend(relays.changes);
+        outcome.capped.extend(relays.capped);
         self.written(outcome, ledger, now_ms)
+    }
+
+    /// Decides about accounts whose flag came too late to act on, and whose burst goes on now.
+    fn go_on(&mut self, book: &Book, now_ms: i64) -> Outcome {
+        let mut outcome = Outcome::default();
+        let since_ms = now_ms - i64::from(self.settings.act_within_s) * 1000;
+        for (incident, at_ms) in self.exposure.active(since_ms) {
+            let Some(incident) = book.incident(&incident).filter(|i| !is_acquitted(i)) else { continue };
+            if self.decider.came_too_late(&incident.account, &incident.id) {
+                let decided = self.decider.flagged(&flag(incident, Timestamp(at_ms.min(now_ms)), book), now_ms);
+                outcome.changes.extend(decided.changes);
+                outcome.capped.extend(decided.capped);
+            }
+        }
+        outcome
+    }
+
+    /// Whether what an incident put on a relay counts against it. A warning alone does not: it stops nobody, and many are somebody's
+    /// newsletter. Nor does what was flagged while the stream itself had changed, unless a person says that it was a hijack.
+    fn counts(&self, share: &mut BurstShare, book: &Book) -> bool {
+        let Some(incident) = book.incident(&share.incident).filter(|i| !is_acquitted(i)) else { return false };
+        // As the directory has it.
+        share.tenant.clone_from(&incident.tenant);
+        let stop = self.decider.open(Kind::Stop, &incident.account);
+        let is_stopped_by_person = || stop.is_some_and(|m| m.state == State::InForce && m.is_by_person());
+        incident.resolved.is_some()
+            || is_stopped_by_person()
+            || (incident.anomaly.is_none() && (incident.severity == Severity::Critical || stop.is_some()))
     }
 
     /// Does what somebody wants. Returns what is to be written, and the answer.
@@ -227,7 +258,7 @@ impl Measures {
             Act::AccountReleased => self.decider.released(subject, who, "it was released", now_ms),
             Act::PasswordChanged => self.decider.released(subject, who, "its password was changed", now_ms),
             Act::RelayRestored => self.decider.restored(subject, who, "it was put back", now_ms),
-            Act::RelayPulled => Vec::new(),
+            Act::RelayPulled => self.decider.pulled(subject, who, now_ms),
         };
         self.written(Outcome { changes, ..Outcome::default() }, ledger, now_ms)
     }
@@ -283,7 +314,10 @@ impl Measures {
         let who = |by: &str| if by == BY { String::new() } else { format!(" by {by}") };
         let text = match (told, &m.ended) {
             (Told::Over, Some(ended)) => format!("{} is {back}{}: {}", m.subject, who(&ended.by), ended.why),
-            (Told::Asked, _) => format!("{} is to be {verb}, a person must confirm: {}", m.subject, m.why),
+            (Told::Asked, _) => {
+                let command = if is_pull { "relays" } else { "accounts" };
+                format!("{} is to be {verb}, a person must confirm (mailfuse {command} confirm): {}", m.subject, m.why)
+            }
             _ => format!("{} is {verb}{}: {}", m.subject, who(m.confirmed_by.as_deref().unwrap_or(&m.by)), m.why),
         };
         let stage = match told {
@@ -314,7 +348,12 @@ impl Measures {
                 text,
             }],
             relays: Vec::new(),
-            action: if told == Told::Asked { Action::PullRelay } else { Action::None },
+            action: match (told, m.kind) {
+                (Told::Asked, Kind::Pull) => Action::PullRelay,
+                (Told::Asked, Kind::Stop) => Action::SuspendAccount,
+                (Told::Asked, Kind::Throttle) => Action::Throttle,
+                (Told::Done | Told::Over, _) => Action::None,
+            },
             by: self.by.to_owned(),
         }
     }
@@ -335,7 +374,7 @@ impl Measures {
             campaign: None,
             accounts: Vec::new(),
             evidence: vec![Reason {
-                signal: if capped.what == "stops" { "stops" } else { "pulls" }.to_owned(),
+                signal: if ["stops", "measures"].contains(&&*capped.what) { &*capped.what } else { "pulls" }.to_owned(),
                 window_s: CAP_S,
                 observed: capped.observed as f64,
                 expected: 0.0,
@@ -350,9 +389,21 @@ impl Measures {
     }
 }
 
-/// Whether what an incident put on relays counts: it was no false flag, and not flagged while the stream itself had changed.
-fn stands(incident: &Incident) -> bool {
-    incident.anomaly.is_none() && incident.resolved.as_ref().is_none_or(|r| r.kind == Resolution::Hijack)
+/// The flag of an incident, of something that happened at `ts`.
+fn flag<'a>(incident: &'a Incident, ts: Timestamp, book: &Book) -> Flag<'a> {
+    Flag {
+        account: &incident.account,
+        tenant: &incident.tenant,
+        incident: &incident.id,
+        severity: incident.severity,
+        ts,
+        is_doubtful: book.is_anomaly_open() || incident.anomaly.is_some(),
+    }
+}
+
+/// Whether somebody said that an incident was none.
+fn is_acquitted(incident: &Incident) -> bool {
+    incident.resolved.as_ref().is_some_and(|r| r.kind != Resolution::Hijack)
 }
 
 /// What a change did, where it did something for the first time.

@@ -118,6 +118,16 @@ pub enum Said {
     Fleet(Box<Notice>),
 }
 
+impl Notice {
+    /// What it is read with: that an account is stopped or released belongs to the incident that it is about, all else to its own.
+    pub fn thread(&self) -> &str {
+        match (self.kind, self.accounts.first()) {
+            (NoticeKind::Stopped | NoticeKind::Released, Some(share)) => &share.incident,
+            _ => &self.incident,
+        }
+    }
+}
+
 impl Said {
     /// Its id.
     pub fn id(&self) -> &str {

@@ -278,9 +278,7 @@ impl<'a> Active<'a> {
         let hands = Hands::new(&shared.settings)?;
         let mut deliveries = Deliveries::new(&shared.settings.endpoints(), &shared.settings.link);
         let (mut book, mut clerk) = (Book::default(), Clerk::default());
-        // Without pools there is nothing to pull, without a policy service no stop is served, and nobody needs the topic.
-        let is_unused = shared.relays.pool.is_empty() && shared.relays.policy.listen.is_empty();
-        let exposure: Box<dyn Exposure> = match is_unused {
+        let exposure: Box<dyn Exposure> = match shared.relays.needs_no_signals() {
             true => Box::<Unexposed>::default(),
             false => Box::new(Exposed::start(kafka, &shared.relays)?),
         };

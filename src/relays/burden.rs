@@ -22,14 +22,16 @@ pub fn burdens(
             tenant: b.tenant.clone(),
             incident: b.incident.clone(),
             recipients: b.recipients,
+            // The minute may not be over.
+            ts: Timestamp(b.until_ms.min(now_ms)),
         };
         Some(Burden {
             relay: relay.to_owned(),
-            // The minute may not be over.
-            ts: Timestamp(load.until_ms.min(now_ms)),
             carried: load.recipients,
+            others: load.messages.saturating_sub(load.bursts.iter().map(|b| b.messages).sum()),
             burst: load.bursts.iter().map(share).collect(),
             refused: load.refused.iter().map(|(family, n)| (format!("{family:?}"), *n)).collect(),
+            refused_ts: Timestamp(load.refused_until_ms.min(now_ms)),
         })
     };
     settings.members().filter_map(|(_, member)| of(&member.relay, member.host())).collect()

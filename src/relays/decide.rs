@@ -3,7 +3,7 @@
 //! All that a [`Decider`] knows is in the measures that it gave, so that one restored from them goes on as if nothing had happened.
 //! The account comes first: a relay that is pulled while the account still sends only burns the next one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,14 +44,16 @@ pub struct Flag<'a> {
 pub struct Burden {
     /// Its name, as its pool has it.
     pub relay: String,
-    /// Event time up to which this is.
-    pub ts: Timestamp,
     /// Recipients that it carried.
     pub carried: u64,
+    /// Messages that it carried of accounts that are not flagged.
+    pub others: u64,
     /// Recipients of bursts that stand, by account.
     pub burst: Vec<BurstShare>,
     /// Refusals that blame its address, by family of receivers.
     pub refused: Vec<(String, u64)>,
+    /// Event time of the last of them.
+    pub refused_ts: Timestamp,
 }
 
 /// What one account's burst put on a relay.
@@ -65,6 +67,8 @@ pub struct BurstShare {
     pub incident: String,
     /// Recipients.
     pub recipients: u64,
+    /// Event time of the last of them.
+    pub ts: Timestamp,
 }
 
 /// Somebody's order that nothing is pulled without a person.
@@ -140,6 +144,8 @@ pub struct Decider {
     pub(super) hold: Option<Hold>,
     /// Of what it was said in which hour that it was too much.
     pub(super) said: HashMap<String, i64>,
+    /// Relays that carried nothing while others in their place carried much, as it was last looked.
+    pub(super) silent: HashSet<String>,
 }
 
 /// The id of a measure.
@@ -214,7 +220,8 @@ impl Decider {
         Change { measure, told }
     }
 
-    /// Takes a flag: flagged or escalated. Nothing comes of one that was decided about, nor of one whose account is stopped.
+    /// Takes a flag: flagged or escalated, or that the burst goes on of which a measure came too late. Nothing else comes of one that
+    /// was decided about, nor of one whose account is stopped.
     pub fn flagged(&mut self, flag: &Flag<'_>, now_ms: i64) -> Outcome {
         let mut outcome = Outcome::default();
         let again = flag.severity == Severity::Warning && self.is_on_probation(flag.account, now_ms);
@@ -225,11 +232,24 @@ impl Decider {
             Severity::Warning => return outcome,
         };
         let id = id(kind, flag.account, flag.incident);
-        if self.of_accounts.contains_key(&id) || self.of_accounts.len() >= MEASURES_MAX {
+        let is_late = self.is_late(flag.ts, now_ms);
+        if self.of_accounts.get(&id).is_some_and(|known| is_late || !known.came_too_late()) {
             return outcome;
         }
-        let (mut state, mut why) = self.goes(flag, now_ms, &mut outcome);
-        if let Some(open) = self.open(kind, flag.account) {
+        if self.of_accounts.len() >= MEASURES_MAX {
+            let text = format!(
+                "{MEASURES_MAX} measures about accounts are known, there is no room for further ones: nothing is done about whoever \
+                 is flagged now, until some are over"
+            );
+            self.capped("measures", flag.ts, now_ms, text, MEASURES_MAX as u32, MEASURES_MAX as u64, &mut outcome);
+            return outcome;
+        }
+        let (mut state, mut why) = if is_late {
+            (State::Shadow, String::new())
+        } else {
+            self.goes(flag, now_ms, &mut outcome)
+        };
+        if let Some(open) = self.open(kind, flag.account).filter(|open| open.id != id) {
             // An older one that nobody serves makes room for one that somebody does.
             if rank(open.state) >= rank(state) {
                 return outcome;
@@ -243,11 +263,15 @@ impl Decider {
         } else if why.is_empty() {
             why = format!("its incident is {}", if kind == Kind::Stop { "critical" } else { "a warning" });
         }
-        let is_late = now_ms - flag.ts.0 > i64::from(self.settings.act_within_s) * 1000;
         if is_late {
             (state, why) = (State::Shadow, format!("{why}; it happened too long ago to act on (relays.act_within_s)"));
         }
-        let told = (state == State::InForce).then_some(Told::Done);
+        let told = match state {
+            State::InForce => Some(Told::Done),
+            // Where a cap or the stream is why, that is said once for all.
+            State::Asked if self.settings.mode_of_tenant(flag.tenant) == Mode::Confirm => Some(Told::Asked),
+            _ => None,
+        };
         let measure = Measure {
             v: 1,
             id,
@@ -272,12 +296,20 @@ impl Decider {
         outcome
     }
 
+    /// Whether what happened at `ts` is too long ago to act on.
+    pub(super) fn is_late(&self, ts: Timestamp, now_ms: i64) -> bool {
+        now_ms.saturating_sub(ts.0) > i64::from(self.settings.act_within_s) * 1000
+    }
+
+    /// Whether an account's measure for an incident came too late to be done, and could be now that its burst goes on.
+    pub fn came_too_late(&self, account: &str, incident: &str) -> bool {
+        let of = |kind| self.of_accounts.get(&id(kind, account, incident));
+        of(Kind::Stop).or_else(|| of(Kind::Throttle)).is_some_and(Measure::came_too_late)
+    }
+
     /// How far a measure about an account goes, and the reason where it goes less far than its mode says.
     fn goes(&mut self, flag: &Flag<'_>, now_ms: i64, outcome: &mut Outcome) -> (State, String) {
-        let mode = self.settings.mode_of_tenant(flag.tenant);
-        let is_late = now_ms - flag.ts.0 > i64::from(self.settings.act_within_s) * 1000;
-        match mode {
-            _ if is_late => return (State::Shadow, String::new()),
+        match self.settings.mode_of_tenant(flag.tenant) {
             Mode::Shadow => return (State::Shadow, String::new()),
             Mode::Confirm => return (State::Asked, String::new()),
             Mode::Auto => {}

@@ -30,8 +30,8 @@ pub struct Load {
     pub bursts: Vec<BurstShare>,
     /// Refusals for its address, by who refuses. Each deferral counts, also of one message again and again.
     pub refused: BTreeMap<Family, u64>,
-    /// The end of the last minute in which a burst put something on it or it was refused, in milliseconds since 1970; 0: none did.
-    pub until_ms: i64,
+    /// The end of the last minute in which it was refused, in milliseconds since 1970; 0: it was not.
+    pub refused_until_ms: i64,
 }
 
 /// What one incident's burst put on a relay.
@@ -47,6 +47,8 @@ pub struct BurstShare {
     pub messages: u64,
     /// Recipients.
     pub recipients: u64,
+    /// The end of the last minute in which it put something on the relay, in milliseconds since 1970; 0: in none of the span.
+    pub until_ms: i64,
 }
 
 impl Load {
@@ -177,7 +179,7 @@ impl Exposure {
             for (relay, family, n) in &counted.refused {
                 let load = loads.entry(self.name(*relay)).or_default();
                 *load.refused.entry(*family).or_default() += n;
-                load.until_ms = load.until_ms.max(end_ms(*minute));
+                load.refused_until_ms = load.refused_until_ms.max(end_ms(*minute));
             }
         }
         for (relay, messages, recipients) in left(&sums) {
@@ -193,13 +195,13 @@ impl Exposure {
             }
             for (relay, messages, recipients) in left(&sums) {
                 let load = loads.entry(self.name(relay)).or_default();
-                load.until_ms = load.until_ms.max(last.get(&relay).copied().unwrap_or(0));
                 load.bursts.push(BurstShare {
                     incident: id.to_string(),
                     account: incident.account.to_string(),
                     tenant: incident.tenant.to_string(),
                     messages,
                     recipients,
+                    until_ms: last.get(&relay).copied().unwrap_or(0),
                 });
             }
         }
@@ -209,6 +211,22 @@ impl Exposure {
             });
         }
         loads
+    }
+
+    /// The incidents whose bursts put anything on any relay after `since_ms`, each with the end of its last such minute; both in
+    /// milliseconds since 1970.
+    pub fn active(&self, since_ms: i64) -> impl Iterator<Item = (&str, i64)> {
+        self.incidents.iter().filter_map(move |(id, incident)| {
+            let carries = |counted: &Counted| counted.cells.iter().any(|c| c.recipients > 0);
+            let last = incident.minutes.iter().rev().take_while(|(m, _)| end_ms(**m) > since_ms);
+            let (minute, _) = last.into_iter().find(|(_, counted)| carries(counted))?;
+            Some((&**id, end_ms(*minute)))
+        })
+    }
+
+    /// The end of the newest minute of which anything was told, in milliseconds since 1970; `None` where nothing is known.
+    pub fn newest_ms(&self) -> Option<i64> {
+        self.minutes.keys().next_back().map(|minute| end_ms(*minute))
     }
 
     /// The first minute of a span.

@@ -161,6 +161,11 @@ impl Measure {
         }
     }
 
+    /// Whether it was recorded only: what it is about lay too far back to act on.
+    pub fn came_too_late(&self) -> bool {
+        self.state == State::Shadow && self.since_ms.is_none()
+    }
+
     /// Whether it has not ended by a record.
     pub fn is_open(&self) -> bool {
         self.state != State::Ended

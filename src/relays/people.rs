@@ -92,36 +92,12 @@ impl Decider {
             let ended = super::decide::ended_at(open, now_ms, who, "a person ordered it");
             changes.push(self.change(ended, None));
         }
-        let made = [order.kind.name(), &order.subject, who, &now_ms.to_string()];
-        let own = notice::id('p', &made);
-        let incident = if order.incident.is_empty() { own.clone() } else { order.incident.clone() };
         let lasts_ms = match (order.for_s, order.kind) {
             (0, Kind::Pull) => i64::from(self.settings.pull.max_s) * 1000,
             (0, kind) => self.lasts_ms(kind),
             (seconds, _) => i64::from(seconds) * 1000,
         };
-        let measure = Measure {
-            v: 1,
-            // One by a person beside one that was decided for the same incident.
-            id: id(order.kind, &order.subject, &own),
-            kind: order.kind,
-            subject: order.subject.clone(),
-            tenant,
-            pool,
-            incident,
-            accounts: Vec::new(),
-            state: State::InForce,
-            ts: Timestamp(now_ms),
-            made_ms: now_ms,
-            since_ms: Some(now_ms),
-            done_ms: None,
-            confirmed_by: None,
-            until_ms: now_ms + lasts_ms,
-            by: who.to_owned(),
-            why: order.note.clone(),
-            ended: None,
-        };
-        changes.push(self.change(measure, Some(Told::Done)));
+        changes.push(self.change(ordered(order, tenant, pool, lasts_ms, who, now_ms), Some(Told::Done)));
         Ok(changes)
     }
 
@@ -157,6 +133,35 @@ impl Decider {
     /// An account may send again: somebody released it, or its owner has a new password.
     pub fn released(&mut self, account: &str, who: &str, why: &str, now_ms: i64) -> Vec<Change> {
         self.end_open(&[Kind::Stop, Kind::Throttle], account, who, why, false, now_ms)
+    }
+
+    /// A relay is out, as an outside system says: it counts as out until somebody puts it back, or at its longest. That is so, whatever
+    /// the floor is. Of a relay that is out already, or in no pool, nothing comes.
+    pub fn pulled(&mut self, relay: &str, who: &str, now_ms: i64) -> Vec<Change> {
+        let found = self.settings.members().find(|(_, m)| m.relay == relay);
+        let Some((pool, tenant)) = found.map(|(pool, m)| (pool.name.clone(), m.tenant.clone())) else {
+            return Vec::new();
+        };
+        let mut changes = Vec::new();
+        match self.open(Kind::Pull, relay).cloned() {
+            Some(open) if open.is_in_force(now_ms) => return changes,
+            Some(open) => {
+                let ended = super::decide::ended_at(open, now_ms, who, "it was pulled");
+                changes.push(self.change(ended, None));
+            }
+            None => {}
+        }
+        let order = Order {
+            kind: Kind::Pull,
+            subject: relay.to_owned(),
+            tenant: String::new(),
+            incident: String::new(),
+            for_s: 0,
+            note: "an outside system pulled it".to_owned(),
+        };
+        let lasts_ms = i64::from(self.settings.pull.max_s) * 1000;
+        changes.push(self.change(ordered(&order, tenant, pool, lasts_ms, who, now_ms), Some(Told::Done)));
+        changes
     }
 
     /// A relay is back in its pool, as an outside system says.
@@ -215,6 +220,32 @@ impl Decider {
                 pool.name
             ))
         })
+    }
+}
+
+/// The measure of an order.
+fn ordered(order: &Order, tenant: String, pool: String, lasts_ms: i64, who: &str, now_ms: i64) -> Measure {
+    let own = notice::id('p', &[order.kind.name(), &order.subject, who, &now_ms.to_string()]);
+    Measure {
+        v: 1,
+        // One by a person beside one that was decided for the same incident.
+        id: id(order.kind, &order.subject, &own),
+        kind: order.kind,
+        subject: order.subject.clone(),
+        tenant,
+        pool,
+        incident: if order.incident.is_empty() { own } else { order.incident.clone() },
+        accounts: Vec::new(),
+        state: State::InForce,
+        ts: Timestamp(now_ms),
+        made_ms: now_ms,
+        since_ms: Some(now_ms),
+        done_ms: None,
+        confirmed_by: None,
+        until_ms: now_ms + lasts_ms,
+        by: who.to_owned(),
+        why: order.note.clone(),
+        ended: None,
     }
 }
 

@@ -8,6 +8,12 @@ use super::settings::{Member, Pool};
 use crate::desk::notice;
 use crate::event::Timestamp;
 
+/// A relay that carries nothing is silent where those in its place carry so many messages each, on average, within the window. Were
+/// they spread by chance, none would come to it once in 5 * 10^8 (exp(-20)). Bursts do not count: they may be one connection's.
+const SILENT_BESIDE: u64 = 20;
+/// So many of them are named.
+const SILENT_NAMED: usize = 5;
+
 /// One member of a pool, and how it stands.
 struct Weighed<'a> {
     pool: &'a Pool,
@@ -17,19 +23,26 @@ struct Weighed<'a> {
     /// Those of accounts that cannot send any more, or that were given long enough.
     settled: u64,
     carried: u64,
+    /// Messages of accounts that are not flagged.
+    others: u64,
     /// What suffices.
     limit: f64,
     /// Several families of receivers refuse it for its reputation.
     is_refused: bool,
     /// They do, and it was pulled within a day: it came back too early.
     is_refused_still: bool,
+    /// Event time of what decides it: of the last recipient of what is settled; where refusals alone do, of the last of them.
     ts: Timestamp,
     burst: Vec<&'a BurstShare>,
 }
 
 impl Weighed<'_> {
+    fn is_burdened(&self) -> bool {
+        self.settled as f64 >= self.limit
+    }
+
     fn is_exposed(&self) -> bool {
-        self.settled as f64 >= self.limit || self.is_refused_still
+        self.is_burdened() || self.is_refused_still
     }
 
     fn is_quiet(&self) -> bool {
@@ -71,6 +84,7 @@ impl Decider {
             };
             outcome.changes.push(self.end(measure, now_ms, BY, why, false));
         }
+        self.silent = Self::silent(&weighed, |relay| self.is_out(relay)).into_iter().collect();
         for w in weighed.iter().filter(|w| w.is_exposed()) {
             self.begins(w, is_doubtful, now_ms, &mut outcome);
         }
@@ -88,18 +102,42 @@ impl Decider {
         let families = burden.refused.iter().filter(|(_, n)| *n > 0).count();
         let is_refused = refused >= u64::from(pull.refused) && families >= 2;
         let recipients = f64::from(pull.recipients) * if is_refused { 0.5 } else { 1.0 };
-        Weighed {
+        let settled = || burst.iter().filter(|share| self.is_settled(share, now_ms));
+        let mut weighed = Weighed {
             pool,
             member,
             total: sum(&mut burst.iter()),
-            settled: sum(&mut burst.iter().filter(|share| self.is_settled(share, now_ms))),
+            settled: sum(&mut settled()),
             carried: burden.carried,
+            others: burden.others,
             limit: recipients.max(pull.share * burden.carried as f64),
             is_refused,
             is_refused_still: is_refused && self.was_pulled(&member.relay, now_ms),
-            ts: burden.ts,
-            burst,
+            ts: settled().map(|share| share.ts).max().unwrap_or_default(),
+            burst: Vec::new(),
+        };
+        if !weighed.is_burdened() {
+            weighed.ts = burden.refused_ts;
         }
+        weighed.burst = burst;
+        weighed
+    }
+
+    /// The relays that carried nothing while those in their place carried so much, each, that it is no chance: they are down, not
+    /// used, or called otherwise in the events. The floor does not count on them.
+    fn silent(weighed: &[Weighed<'_>], is_out: impl Fn(&str) -> bool) -> HashSet<String> {
+        let mut groups: HashMap<(&str, &str), Vec<&Weighed<'_>>> = HashMap::new();
+        for w in weighed.iter().filter(|w| !is_out(&w.member.relay)) {
+            groups.entry((&w.pool.name, &w.member.tenant)).or_default().push(w);
+        }
+        let mut silent = HashSet::new();
+        for group in groups.values() {
+            let others = group.iter().fold(0u64, |sum, w| sum.saturating_add(w.others));
+            if others / group.len() as u64 >= SILENT_BESIDE {
+                silent.extend(group.iter().filter(|w| w.carried == 0).map(|w| w.member.relay.clone()));
+            }
+        }
+        silent
     }
 
     /// Whether a relay was pulled within a day, or would have been.
@@ -166,12 +204,14 @@ impl Decider {
         }
     }
 
-    /// Whether a relay may go without breaking the floor of its pool; else the floor, and how many are left. Relays stand in for
-    /// those that are dedicated to the same customer, or to none.
+    /// Whether a relay may go without breaking the floor of its pool; else the floor, and how many are left that carry mail. Relays
+    /// stand in for those that are dedicated to the same customer, or to none.
     pub(super) fn floor(&self, pool: &Pool, member: &Member) -> Result<(), (u32, u64)> {
         let group: Vec<&Member> = pool.member.iter().filter(|m| m.tenant == member.tenant).collect();
-        let is_out = |m: &&&Member| self.is_out(&m.relay) && m.relay != member.relay;
-        let left = (group.len() - group.iter().filter(is_out).count()) as u64;
+        let is_away = |m: &&&Member| {
+            m.relay != member.relay && (self.is_out(&m.relay) || self.silent.contains(&m.relay))
+        };
+        let left = (group.len() - group.iter().filter(is_away).count()) as u64;
         let share = (self.settings.pull.floor_share * group.len() as f64).ceil() as u32;
         let floor = share.max(self.settings.pull.floor);
         if left > u64::from(floor) { Ok(()) } else { Err((floor, left)) }
@@ -185,7 +225,13 @@ impl Decider {
     fn bound(&self, w: &Weighed<'_>, now_ms: i64) -> Option<(String, u32, u64)> {
         let pull = &self.settings.pull;
         if let Err((floor, left)) = self.floor(w.pool, w.member) {
-            return Some((format!("the floor of pool {} is {floor} relays, {left} are in", w.pool.name), floor, left));
+            let mut text = format!("the floor of pool {} is {floor} relays, {left} are in", w.pool.name);
+            let silent = w.pool.member.iter().filter(|m| self.silent.contains(&m.relay)).map(|m| &*m.relay);
+            let silent: Vec<&str> = silent.take(SILENT_NAMED).collect();
+            if !silent.is_empty() {
+                text.push_str(&format!("; nothing goes over {}", silent.join(", ")));
+            }
+            return Some((text, floor, left));
         }
         let out = self.of_relays.values().filter(|m| counts(m)).count() as u64;
         if out >= u64::from(pull.at_once) {
@@ -219,7 +265,7 @@ impl Decider {
             return;
         }
         let open = self.open(Kind::Pull, relay).cloned();
-        let is_late = now_ms - w.ts.0 > i64::from(self.settings.act_within_s) * 1000;
+        let is_late = self.is_late(w.ts, now_ms);
         let mode = self.settings.mode_of_pool(w.pool);
         let bound = if is_late { None } else { self.bound(w, now_ms) };
         let (state, less) = match mode {

@@ -282,6 +282,13 @@ impl Settings {
         self.tenant_mode.get(tenant).copied().unwrap_or(self.mode)
     }
 
+    /// Whether nobody needs to know what relays bear: without pools there is nothing to pull, without a policy service no stop is
+    /// served, and in shadow no account is stopped later than at its flag.
+    pub fn needs_no_signals(&self) -> bool {
+        let is_shadow = [self.mode].iter().chain(self.tenant_mode.values()).all(|mode| *mode == Mode::Shadow);
+        self.pool.is_empty() && self.policy.listen.is_empty() && is_shadow
+    }
+
     /// How far pulls go by themselves in a pool.
     pub fn mode_of_pool(&self, pool: &Pool) -> Mode {
         pool.mode.unwrap_or(self.mode)

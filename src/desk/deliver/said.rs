@@ -62,7 +62,10 @@ pub(super) fn news<'a>(
     News {
         endpoint,
         alert: said.id(),
-        incident: said.incident(),
+        incident: match said {
+            Said::Account(alert) => &alert.incident,
+            Said::Fleet(notice) => notice.thread(),
+        },
         kind,
         severity: severity(said),
         account,

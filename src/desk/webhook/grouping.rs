@@ -40,6 +40,8 @@ pub const GATHER_MS: i64 = 10_000;
 pub const STORM_MS: i64 = 60_000;
 /// How long what happens in an anomaly is gathered, in milliseconds.
 pub const ANOMALY_MS: i64 = 600_000;
+/// What is done to an account, as the desk tells it: it comes behind what is told of the incident, and is a message of its own.
+const DONE: [&str; 2] = ["account.stopped", "account.released"];
 /// The kind of an incident's end.
 pub(super) const CLEARED: &str = "account.cleared";
 /// A row's end comes behind all its storms.
@@ -228,6 +230,14 @@ pub fn every(news: &News<'_>, now_ms: i64) -> Delivery {
     }
 }
 
+/// A message of one alert.
+fn alone(news: &News<'_>, now_ms: i64) -> (Delivery, Group) {
+    let delivery = every(news, now_ms);
+    let holds = Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
+    let group = Group { v: 1, endpoint: delivery.endpoint.clone(), id: delivery.id.clone(), holds };
+    (delivery, group)
+}
+
 #[derive(Debug, Default)]
 struct Line {
     /// By incident, messages that begin one and may still change; at most as many as a minute may have.
@@ -275,6 +285,10 @@ impl Grouping {
         let limit = self.limits.per_minute;
         let line = self.lines.entry(news.endpoint.to_owned()).or_default();
         line.forget(|group| outbox.is_open(news.endpoint, &group.id));
+        if DONE.contains(&news.kind) {
+            let (delivery, group) = alone(news, now_ms);
+            return vec![Plan::New { delivery, group }];
+        }
         let open = line.begun.get_mut(news.incident).or_else(|| line.further.get_mut(news.incident));
         if let Some(group) = open.filter(|group| outbox.is_open(news.endpoint, &group.id)) {
             if let Holds::Incident { alerts, .. } = &mut group.holds
@@ -355,9 +369,7 @@ impl Line {
 
     /// A message of its own.
     fn say(&mut self, news: &News<'_>, now_ms: i64) -> Plan {
-        let delivery = every(news, now_ms);
-        let holds = Holds::Incident { incident: news.incident.to_owned(), alerts: vec![news.alert.to_owned()] };
-        let group = Group { v: 1, endpoint: delivery.endpoint.clone(), id: delivery.id.clone(), holds };
+        let (delivery, group) = alone(news, now_ms);
         if news.told == Told::Itself {
             self.further.insert(news.incident.to_owned(), group.clone());
         } else {
