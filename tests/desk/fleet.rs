@@ -9,31 +9,49 @@ use desk_webhook_support::{alert, endpoint, keys};
 use mailfuse::core::alert::{Alert, AlertKind, Severity};
 use mailfuse::desk::book::Book;
 use mailfuse::desk::deliver::Deliveries;
+use mailfuse::desk::feedback::ledger::Ledger;
 use mailfuse::desk::index::{self, Index, Place, query};
+use mailfuse::desk::measures::{Measures, Unexposed, Written};
 use mailfuse::desk::notice::Said;
 use mailfuse::desk::record::{Kept, Record};
 use mailfuse::desk::webhook::body::{Message, What, render};
 use mailfuse::desk::webhook::outcome::Outcome;
 use mailfuse::desk::webhook::settings::{Deliver, Endpoint, Format};
 use mailfuse::event::Timestamp;
+use mailfuse::relays::Settings;
 
 const LINK: &str = "https://desk.example/";
-const BEGIN_MS: i64 = 1_772_438_400_000;
+pub const BEGIN_MS: i64 = 1_772_438_400_000;
 
 /// A desk that keeps nothing but what it recorded. What it says comes back to it at once.
-struct Desk {
+pub struct Desk {
     endpoints: Vec<Endpoint>,
     topic: BTreeMap<String, Vec<u8>>,
-    book: Book,
+    pub book: Book,
     deliveries: Deliveries,
+    pub measures: Measures,
+    pub ledger: Ledger,
     /// What receivers got: when, which endpoint, what.
     got: Vec<(i64, String, Message)>,
 }
 
 impl Desk {
-    fn new(endpoints: Vec<Endpoint>) -> Self {
+    pub fn new(endpoints: Vec<Endpoint>) -> Self {
+        Self::with(endpoints, Measures::new(&Settings::default(), Box::<Unexposed>::default(), "test"))
+    }
+
+    /// One that does something about accounts and relays, too.
+    pub fn with(endpoints: Vec<Endpoint>, measures: Measures) -> Self {
         let deliveries = Deliveries::new(&endpoints, LINK);
-        Self { endpoints, topic: BTreeMap::new(), book: Book::default(), deliveries, got: Vec::new() }
+        Self {
+            endpoints,
+            topic: BTreeMap::new(),
+            book: Book::default(),
+            deliveries,
+            measures,
+            ledger: Ledger::default(),
+            got: Vec::new(),
+        }
     }
 
     fn write(&mut self, records: Vec<Record>) {
@@ -63,14 +81,31 @@ impl Desk {
         }
     }
 
-    fn take(&mut self, alert: Alert, now_ms: i64) {
-        let mut said = VecDeque::from([Said::Account(Box::new(alert))]);
+    pub fn take(&mut self, alert: Alert, now_ms: i64) {
+        self.hear(VecDeque::from([Said::Account(Box::new(alert))]), now_ms);
+    }
+
+    /// Looks at relays, and at what expires.
+    pub fn look(&mut self, now_ms: i64) {
+        let written = self.measures.look(&self.book, &mut self.ledger, now_ms);
+        self.done(written, now_ms);
+    }
+
+    /// Writes down what was done.
+    pub fn done(&mut self, written: Written, now_ms: i64) {
+        self.write(written.records);
+        self.hear(written.notices.into_iter().map(|notice| Said::Fleet(Box::new(notice))).collect(), now_ms);
+    }
+
+    fn hear(&mut self, mut said: VecDeque<Said>, now_ms: i64) {
         while let Some(said_now) = said.pop_front() {
             let records = match said_now {
                 Said::Account(alert) => {
-                    let taken = self.book.take(*alert, now_ms, "test");
-                    said.extend(taken.notices.into_iter().map(|notice| Said::Fleet(Box::new(notice))));
-                    taken.records
+                    let taken = self.book.take((*alert).clone(), now_ms, "test");
+                    let done = self.measures.take(&alert, &self.book, &mut self.ledger, now_ms);
+                    let notices = taken.notices.into_iter().chain(done.notices);
+                    said.extend(notices.map(|notice| Said::Fleet(Box::new(notice))));
+                    taken.records.into_iter().chain(done.records).collect()
                 }
                 Said::Fleet(notice) => self.book.take_notice(*notice, now_ms).into_iter().collect(),
             };
@@ -79,7 +114,7 @@ impl Desk {
     }
 
     /// Everything that is due arrives.
-    fn send(&mut self, now_ms: i64) {
+    pub fn send(&mut self, now_ms: i64) {
         loop {
             let due = self.deliveries.due(now_ms, &|_| None);
             if due.is_empty() {
@@ -111,17 +146,17 @@ impl Desk {
         assert!(wanting.is_empty());
     }
 
-    fn got(&self, endpoint: &str) -> Vec<&Message> {
+    pub fn got(&self, endpoint: &str) -> Vec<&Message> {
         self.got.iter().filter(|(_, name, _)| name == endpoint).map(|(.., message)| message).collect()
     }
 }
 
-fn to(name: &str) -> Endpoint {
+pub fn to(name: &str) -> Endpoint {
     Endpoint { name: name.to_owned(), ..endpoint(Format::Native, "https://example.org") }
 }
 
 /// An alert of an account of its own, of a network of its own.
-fn one(kind: AlertKind, severity: Severity, n: u32, at_ms: i64) -> Alert {
+pub fn one(kind: AlertKind, severity: Severity, n: u32, at_ms: i64) -> Alert {
     let mut alert = alert(kind, severity, &format!("user{n}@t{n}.example"));
     (alert.incident, alert.id) = (format!("in-{n}"), format!("al-{n}-{kind:?}"));
     (alert.tenant, alert.ts) = (format!("t{n}.example"), Timestamp(at_ms));
@@ -155,10 +190,10 @@ fn a_campaign_is_told_only_to_whom_all_its_customers_belong() {
     assert_eq!(desk.got("other").len(), 0);
 }
 
-const HOUR_MS: i64 = 3_600_000;
+pub const HOUR_MS: i64 = 3_600_000;
 
 /// What PagerDuty is asked to do: action, key, severity.
-fn asked(message: &Message) -> (String, String, String) {
+pub fn asked(message: &Message) -> (String, String, String) {
     let body = render(&endpoint(Format::Pagerduty, ""), &keys(), message).unwrap();
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();

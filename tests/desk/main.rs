@@ -12,6 +12,7 @@ mod in_time;
 mod listings;
 mod mail;
 mod mail_render;
+mod measures;
 mod policies;
 mod webhook;
 mod webhook_bodies;
