@@ -341,7 +341,10 @@ fn the_decision_is_better_than_both_simple_ways() {
         }
         assert!(decided.needless_h < first.needless_h, "out needlessly: {decided:?} {first:?}");
         assert!(decided.pulls < first.pulls);
-        assert!(decided.after_pull > 0.0 && decided.after_pull < decided.spam * DEFERRED, "more than waited: {decided:?}");
+        assert!(
+            decided.after_pull > 0.0 && decided.after_pull < decided.spam * DEFERRED,
+            "more than waited: {decided:?}"
+        );
         let harmed = |f: &Figures| f.harmed / f.carried;
         assert!(harmed(&decided) <= harmed(&nothing), "it harms more than it helps: {decided:?} {nothing:?}");
     }

@@ -66,7 +66,7 @@ impl Deliveries {
             endpoints: endpoints.to_vec(),
             link: link.trim_end_matches('/').to_owned(),
             outbox: Outbox::new(endpoints, limits),
-            grouping: Grouping::new(grouping::Limits::default()),
+            grouping: Grouping::default(),
             groups: HashMap::new(),
             alerts: HashMap::new(),
             restoring: HashMap::new(),
@@ -194,7 +194,8 @@ impl Deliveries {
         let kind = kind(said);
         let tenant = about.tenants.first().filter(|_| matches!(**said, Said::Account(_))).map_or("", |t| t);
         let anomaly = about.anomaly.as_deref();
-        let news = News { anomaly, tenant, ..news(said, &name, &kind, n, knows, not_before_ms) };
+        let per_minute = endpoint.begins_per_minute();
+        let news = News { anomaly, tenant, per_minute, ..news(said, &name, &kind, n, knows, not_before_ms) };
         let plans = match deliver {
             Deliver::Every => {
                 let delivery = grouping::every(&news, now_ms);

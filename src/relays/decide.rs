@@ -244,11 +244,8 @@ impl Decider {
             self.capped("measures", flag.ts, now_ms, text, MEASURES_MAX as u32, MEASURES_MAX as u64, &mut outcome);
             return outcome;
         }
-        let (mut state, mut why) = if is_late {
-            (State::Shadow, String::new())
-        } else {
-            self.goes(flag, now_ms, &mut outcome)
-        };
+        let (mut state, mut why) =
+            if is_late { (State::Shadow, String::new()) } else { self.goes(flag, now_ms, &mut outcome) };
         if let Some(open) = self.open(kind, flag.account).filter(|open| open.id != id) {
             // An older one that nobody serves makes room for one that somebody does.
             if rank(open.state) >= rank(state) {

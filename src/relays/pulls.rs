@@ -208,9 +208,8 @@ impl Decider {
     /// stand in for those that are dedicated to the same customer, or to none.
     pub(super) fn floor(&self, pool: &Pool, member: &Member) -> Result<(), (u32, u64)> {
         let group: Vec<&Member> = pool.member.iter().filter(|m| m.tenant == member.tenant).collect();
-        let is_away = |m: &&&Member| {
-            m.relay != member.relay && (self.is_out(&m.relay) || self.silent.contains(&m.relay))
-        };
+        let is_away =
+            |m: &&&Member| m.relay != member.relay && (self.is_out(&m.relay) || self.silent.contains(&m.relay));
         let left = (group.len() - group.iter().filter(is_away).count()) as u64;
         let share = (self.settings.pull.floor_share * group.len() as f64).ceil() as u32;
         let floor = share.max(self.settings.pull.floor);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use desk_webhook_support::endpoint;
 use mailfuse::core::alert::Severity;
-use mailfuse::desk::webhook::grouping::{Group, Grouping, Holds, Limits, News, Plan, Told, every};
+use mailfuse::desk::webhook::grouping::{Group, Grouping, Holds, News, Plan, Told, every};
 use mailfuse::desk::webhook::outbox::{self, Outbox};
 use mailfuse::desk::webhook::outcome::Outcome;
 use mailfuse::desk::webhook::record::DeliveryRecord;
@@ -14,6 +14,7 @@ use mailfuse::desk::webhook::settings::Format;
 use mailfuse::event::Timestamp;
 
 const BEGIN_MS: i64 = 1_772_438_400_000;
+const PER_MINUTE: usize = 20;
 
 /// Outbox, grouping and what is recorded of both.
 struct Desk {
@@ -30,7 +31,7 @@ impl Desk {
     fn new() -> Self {
         Self {
             outbox: Outbox::new(&[endpoint(Format::Native, "https://example.org")], outbox::Limits::default()),
-            grouping: Grouping::new(Limits::default()),
+            grouping: Grouping::default(),
             groups: BTreeMap::new(),
             told: BTreeMap::new(),
             seq: 0,
@@ -56,6 +57,7 @@ impl Desk {
             told: self.told.get(incident).copied().unwrap_or(Told::Nothing),
             anomaly: None,
             not_before_ms,
+            per_minute: PER_MINUTE,
         };
         let mut message = None;
         for plan in self.grouping.add(&news, now_ms, &self.outbox) {
@@ -143,6 +145,7 @@ fn what_was_restored_is_not_folded_into() {
         told: Told::Nothing,
         anomaly: None,
         not_before_ms: BEGIN_MS,
+        per_minute: PER_MINUTE,
     };
     let delivery = every(&news, BEGIN_MS);
     assert_eq!(delivery.id, id, "the same alert makes the same id");
@@ -158,7 +161,6 @@ fn ten_thousand_alerts_in_a_minute_are_a_bounded_number_of_messages() {
     // Whether the receiver is quick, or down until all is over.
     for down_ms in [0, 120_000] {
         let mut desk = Desk::new();
-        let per_minute = Limits::default().per_minute;
         for n in 0..10_000_i64 {
             let now_ms = BEGIN_MS + n * 6;
             desk.flag(&format!("i{n}"), now_ms);
@@ -172,7 +174,7 @@ fn ten_thousand_alerts_in_a_minute_are_a_bounded_number_of_messages() {
                 desk.deliver(now_ms);
             }
         }
-        assert!(desk.taken.len() <= (per_minute + 1) * 2, "{} messages", desk.taken.len());
+        assert!(desk.taken.len() <= (PER_MINUTE + 1) * 2, "{} messages", desk.taken.len());
         assert_eq!(desk.taken.iter().map(|(_, group)| alerts(group)).sum::<u64>(), 10_000, "all are in one");
         assert_eq!(desk.taken.iter().map(|(id, _)| id).collect::<BTreeSet<_>>().len(), desk.taken.len());
         let storms = desk.taken.iter().filter_map(|(_, group)| match &group.holds {

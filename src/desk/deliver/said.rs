@@ -77,5 +77,6 @@ pub(super) fn news<'a>(
         told: if matches!(said, Said::Fleet(_)) { Told::Itself } else { told },
         anomaly: None,
         not_before_ms,
+        per_minute: 0,
     }
 }

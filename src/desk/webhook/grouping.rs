@@ -2,7 +2,7 @@
 //!
 //! * An incident has one message while that waits: further alerts of the incident are folded into it. Once an attempt has begun
 //!   the message stays as it is, and the next alert makes a further one.
-//! * No more than [`Limits::per_minute`] (M) messages begin an incident within a minute, and no more wait. Further incidents are
+//! * No more than [`News::per_minute`] (M) messages begin an incident within a minute, and no more wait. Further incidents are
 //!   folded into one storm message, with counts, the worst accounts and a link to all alerts. A storm is gathered for
 //!   [`GATHER_MS`] before it is sent, and one follows another after [`STORM_MS`] at the earliest.
 //! * In an anomaly of the stream an incident that nobody was told of has no message of its own: after the anomaly itself its
@@ -54,19 +54,6 @@ pub(super) const KINDS_MAX: usize = 32;
 const ALERTS_MAX: usize = 16;
 const MINUTE_MS: i64 = 60_000;
 
-/// Bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Incidents that get a message of their own, at an endpoint within a minute, and waiting at one time.
-    pub per_minute: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { per_minute: 20 }
-    }
-}
-
 /// What an endpoint knows of an incident so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -110,6 +97,8 @@ pub struct News<'a> {
     pub anomaly: Option<&'a str>,
     /// [`super::settings::Endpoint::not_before_ms`].
     pub not_before_ms: i64,
+    /// [`super::settings::Endpoint::begins_per_minute`].
+    pub per_minute: usize,
 }
 
 /// What a message is made of, as it is recorded, JSON. The newest record of an `(endpoint, id)` counts.
@@ -269,20 +258,13 @@ struct Gathering {
 /// What waits at grouped endpoints and may still change.
 #[derive(Debug, Default)]
 pub struct Grouping {
-    limits: Limits,
     lines: BTreeMap<String, Line>,
 }
 
 impl Grouping {
-    /// One that knows of nothing.
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, lines: BTreeMap::new() }
-    }
-
     /// Decides what becomes of an alert: its message comes first, then what else changes with it. `now_ms`: Unix milliseconds;
     /// `outbox`: the one that its deliveries are in.
     pub fn add(&mut self, news: &News<'_>, now_ms: i64, outbox: &Outbox) -> Vec<Plan> {
-        let limit = self.limits.per_minute;
         let line = self.lines.entry(news.endpoint.to_owned()).or_default();
         line.forget(|group| outbox.is_open(news.endpoint, &group.id));
         if DONE.contains(&news.kind) {
@@ -300,8 +282,8 @@ impl Grouping {
             return vec![Plan::Folded { group: group.clone(), not_before_ms: news.not_before_ms }];
         }
         let ends_in_row = matches!(news.told, Told::InStorm(_)) && news.kind == CLEARED;
-        let alone =
-            news.told == Told::Itself || (news.anomaly.is_none() && !ends_in_row && line.may_begin(now_ms, limit));
+        let alone = news.told == Told::Itself
+            || (news.anomaly.is_none() && !ends_in_row && line.may_begin(now_ms, news.per_minute));
         if alone {
             let said = line.say(news, now_ms);
             return [said].into_iter().chain(line.leave(news)).collect();

@@ -20,6 +20,8 @@ pub const SECRET_VARIABLE_PREFIX: &str = "MAILFUSE_WEBHOOK_SECRET_";
 pub const PAGERDUTY_URL: &str = "https://events.pagerduty.com/v2/enqueue";
 /// Below it, in bytes, a body must stay (Standard Webhooks: "smaller than 20kb").
 pub const BODY_BYTES_LIMIT: usize = 20_000;
+/// The most that `per_minute` may be: for more there are `every` endpoints.
+const PER_MINUTE_MAX: u32 = 100;
 /// A body that is cut down to less, in bytes, would say nothing.
 pub const BODY_BYTES_MIN: usize = 4096;
 
@@ -40,6 +42,10 @@ pub struct Endpoint {
     pub format: Format,
     /// Each alert, one message an incident, or one a day.
     pub deliver: Deliver,
+    /// With `deliver = "grouped"`: so many messages begin an incident within a minute; what goes beyond is one storm. Left out:
+    /// [`Endpoint::begins_per_minute`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_minute: Option<u32>,
     /// With `deliver = "digest"`: when.
     pub digest_at: DigestAt,
     /// The least severity that is sent.
@@ -115,6 +121,7 @@ impl Default for Endpoint {
             previous_secret_file: String::new(),
             format: Format::Native,
             deliver: Deliver::Grouped,
+            per_minute: None,
             digest_at: DigestAt::default(),
             min_severity: Severity::Warning,
             kinds: Vec::new(),
@@ -200,6 +207,9 @@ impl Endpoint {
         if !(1..=64).contains(&self.concurrency) {
             return bad("concurrency", "must lie between 1 and 64");
         }
+        if self.per_minute.is_some_and(|n| !(1..=PER_MINUTE_MAX).contains(&n)) {
+            return bad("per_minute", "must lie between 1 and 100: every endpoints get each alert");
+        }
         if !(BODY_BYTES_MIN..BODY_BYTES_LIMIT).contains(&self.body_bytes_max) {
             return bad("body_bytes_max", "must lie between 4096 and 19999");
         }
@@ -224,6 +234,13 @@ impl Endpoint {
             }
         }
         Ok(())
+    }
+
+    /// Messages that begin an incident within a minute. A pager wakes somebody with each, and one is enough for that; in a chat or
+    /// a mailbox one can still read twenty.
+    pub fn begins_per_minute(&self) -> usize {
+        let by_format = if self.format == Format::Pagerduty { 3 } else { 20 };
+        self.per_minute.unwrap_or(by_format) as usize
     }
 
     /// Where to send.
