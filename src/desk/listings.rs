@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::book::Book;
-use super::in_time::{self, InTime};
+use super::in_time::{self, InTime, OfRelay, SPAN_MS, moments};
 use super::measures::{Measures, Written};
 use super::notice::{self, ACCOUNTS_MAX, AccountShare, Notice, NoticeKind, Reason};
 use super::record::{LISTING, Record, WATCHED};
@@ -21,6 +21,13 @@ use crate::relays::measure::{Kind, Measure};
 pub const LISTINGS_MAX: usize = 20_000;
 /// How often it is recorded what was asked, in milliseconds.
 const RECORD_MS: i64 = 1_800_000;
+/// An incident is judged so long after its first spam, in milliseconds: by then each list has been asked after the day, as it is once
+/// an hour at least.
+const JUDGE_MS: i64 = SPAN_MS + 2 * 3_600_000;
+/// How often it is looked which are due, in milliseconds.
+const JUDGE_EVERY_MS: i64 = 60_000;
+/// Relays of a burst that are looked at.
+const RELAYS_MAX: usize = 64;
 
 /// What came of a change.
 #[derive(Debug, Default)]
@@ -38,6 +45,9 @@ pub struct Listings {
     /// By relay, oldest first.
     spans: BTreeMap<String, Vec<Span>>,
     recorded_ms: i64,
+    /// Incidents whose first spam lies before it have been judged, or never will be.
+    judged: Timestamp,
+    looked_ms: i64,
 }
 
 /// The addresses that lists are asked for.
@@ -98,7 +108,39 @@ impl Listings {
             self.keep(listing, &mut written);
         }
         self.recorded_ms = now_ms;
+        (self.judged, self.looked_ms) = (Timestamp(now_ms - JUDGE_MS), now_ms);
         written
+    }
+
+    /// Whether we were in time, of each critical incident whose day has been over for two hours since it was last asked. So each is
+    /// judged once, by the desk that is active then.
+    pub fn judge(&mut self, settings: &Settings, book: &Book, measures: &Measures, now_ms: i64) -> Vec<InTime> {
+        if (0..JUDGE_EVERY_MS).contains(&(now_ms - self.looked_ms)) {
+            return Vec::new();
+        }
+        self.looked_ms = now_ms;
+        let until = Timestamp(now_ms - JUDGE_MS);
+        let due = std::mem::replace(&mut self.judged, until)..until;
+        let of_relay = |host: &str| {
+            let mut of = OfRelay { host: host.to_owned(), ..OfRelay::default() };
+            if let Some((_, member)) = settings.by_host(host) {
+                let ours = |l: &&Listing| l.relay == member.relay;
+                of.relay = Some(member.relay.clone());
+                of.pulls =
+                    measures.all().filter(|m| m.kind == Kind::Pull && m.subject == member.relay).cloned().collect();
+                of.listings = self.by_id.values().filter(ours).cloned().collect();
+                of.spans = self.spans.get(&member.relay).cloned().unwrap_or_default();
+            }
+            of
+        };
+        book.incidents()
+            .filter(|i| i.severity == Severity::Critical && in_time::is_hijack(i))
+            .filter(|i| i.first.is_some_and(|first| due.contains(&first)))
+            .map(|i| {
+                let relays: Vec<OfRelay> = i.relays.iter().take(RELAYS_MAX).map(|s| of_relay(&s.relay)).collect();
+                moments(i, &[], &relays, now_ms).in_time
+            })
+            .collect()
     }
 
     fn keep(&mut self, listing: Listing, written: &mut Written) {

@@ -20,6 +20,7 @@ pub struct ListingMetrics {
     answers: Family<OfAnswer, Counter>,
     standing: Family<OfZone, Gauge>,
     listings: Family<OfInTime, Counter>,
+    incidents: Family<OfInTime, Counter>,
     after: Family<OfMoment, Histogram, fn() -> Histogram>,
 }
 
@@ -29,10 +30,12 @@ impl Default for ListingMetrics {
             answers: Family::default(),
             standing: Family::default(),
             listings: Family::default(),
+            incidents: Family::default(),
             after: Family::new_with_constructor(|| Histogram::new(AFTER_S)),
         };
         for in_time in ["yes", "no", "unknown"] {
             metrics.listings.get_or_create_owned(&OfInTime { in_time });
+            metrics.incidents.get_or_create_owned(&OfInTime { in_time });
         }
         metrics
     }
@@ -46,6 +49,9 @@ impl ListingMetrics {
         add("listing_answers", "Answers of blocklists, by list and by what they say", of(&self.answers));
         add("listings_standing", "Addresses of relays that a blocklist names", of(&self.standing));
         add("listings", "Relays that were listed, by whether they were pulled before", of(&self.listings));
+        let incidents =
+            "Critical incidents, by whether each relay was out before a list named it, a day after their first spam";
+        add("incidents_in_time", incidents, of(&self.incidents));
         let after = "From the first spam of a burst to its flag, its stop, the pull of a relay, its listing";
         add("after_first_spam_seconds", after, of(&self.after));
     }
@@ -67,6 +73,11 @@ impl ListingMetrics {
     /// A list names an address that it did not name before. `in_time`: whether its relay was out by then.
     pub fn listed(&self, in_time: &'static str) {
         self.listings.get_or_create_owned(&OfInTime { in_time }).inc();
+    }
+
+    /// The day after an incident's first spam is over.
+    pub fn judged(&self, in_time: &'static str) {
+        self.incidents.get_or_create_owned(&OfInTime { in_time }).inc();
     }
 
     /// Something was done so long after the first spam of a burst, in milliseconds. What took longer than a day was not about what

@@ -1,6 +1,6 @@
 //! What an answer of a blocklist leads to at the desk: said once, whoever is the desk, and with whose mail went over the relay.
 
-use mailfuse::core::alert::{Action, Alert};
+use mailfuse::core::alert::{Action, Alert, Severity};
 use mailfuse::desk::book::Book;
 use mailfuse::desk::in_time::InTime;
 use mailfuse::desk::listings::{Listings, Taken, targets};
@@ -43,6 +43,7 @@ impl Desk {
         let mut alert: Alert = serde_json::from_str(line).unwrap();
         alert.burst.as_mut().unwrap().first_ts = Timestamp(NOW - 2 * MINUTE);
         alert.relays[0].relay = "log-1".to_owned();
+        alert.severity = Severity::Critical;
         let mut book = Book::default();
         book.take(alert, NOW - MINUTE, "");
         let measures = Measures::new(&settings, Box::<Unexposed>::default(), "test");
@@ -214,4 +215,41 @@ fn what_is_over_is_forgotten_and_what_stands_is_not() {
     let gone: Vec<String> = desk.listings.forget(NOW + 2 * MINUTE).iter().map(Record::key).collect();
     assert_eq!(gone, [desk.topic[0].key(), "watched/out-1".to_owned()]);
     assert_eq!(desk.listings.standing_in(ZONE), 1);
+}
+
+#[test]
+fn each_incident_is_judged_once_when_its_day_is_over() {
+    const HOUR: i64 = 60 * MINUTE;
+    // What lists say of the relay meanwhile, and whether it was pulled.
+    let cases = [
+        (true, None, false, InTime::Yes),
+        (true, Some(NOW + HOUR), false, InTime::No),
+        (true, Some(NOW + HOUR), true, InTime::Yes),
+        (false, None, false, InTime::Unknown),
+    ];
+    for (is_asked, listed_ms, is_pulled, expected) in cases {
+        let mut desk = Desk::new();
+        if is_pulled {
+            desk.pulled("in_force", NOW);
+        }
+        assert!(desk.listings.begin(&|_, _| true, "test", NOW - HOUR).records.is_empty());
+        let mut judged = Vec::new();
+        for minute in -60..28 * 60 {
+            let now_ms = NOW + minute * MINUTE;
+            if is_asked && minute % 30 == 0 && listed_ms.is_none_or(|at_ms| now_ms < at_ms) {
+                desk.answered("out-1", "192.0.2.1", now_ms);
+            }
+            if listed_ms == Some(now_ms) {
+                desk.change("out-1", "192.0.2.1", true, now_ms);
+            }
+            let new = desk.listings.judge(&desk.settings, &desk.book, &desk.measures, now_ms);
+            judged.extend(new.into_iter().map(|in_time| (minute, in_time)));
+        }
+        // Two minutes before NOW it began.
+        assert_eq!(judged, [(26 * 60 - 1, expected)], "{is_asked} {listed_ms:?} {is_pulled}");
+        // Whoever takes over later does not count it again.
+        desk.take_over();
+        desk.listings.begin(&|_, _| true, "test", NOW + 28 * HOUR);
+        assert_eq!(desk.listings.judge(&desk.settings, &desk.book, &desk.measures, NOW + 29 * HOUR), []);
+    }
 }

@@ -57,6 +57,10 @@ impl Active<'_> {
             listings.answered(&heard.target, &heard.zone, heard.at);
         }
         self.records.extend(listings.record(now_ms));
+        if asking.is_some() {
+            let judged = listings.judge(settings, &self.book, &self.relays, now_ms);
+            judged.iter().for_each(|in_time| metrics.judged(in_time.name()));
+        }
         let is_due = |last: &Option<Instant>, every| last.is_none_or(|at| at.elapsed() >= every);
         if is_due(forgot, FORGET) {
             *forgot = Some(Instant::now());
