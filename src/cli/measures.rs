@@ -59,6 +59,9 @@ themselves (--at).")]
         asked: Asked,
         /// The account
         account: String,
+        /// Why: the audit keeps it
+        #[arg(long)]
+        note: Option<String>,
     },
 }
 
@@ -112,6 +115,9 @@ With --all nothing is pulled for --hold-hours afterwards; `mailfuse relays resum
         asked: Asked,
         /// The relay, as its pool has it
         relay: String,
+        /// Why: the audit keeps it
+        #[arg(long)]
+        note: Option<String>,
     },
     /// List addresses of relays that a blocklist names, newest first
     Listings(List),
@@ -163,7 +169,7 @@ pub(super) fn accounts(command: &Accounts) -> Result<(), Failure> {
             ask::send(asked, Method::POST, "/v1/actions", Some(body))?;
             line(&format!("{} may send again", printable(account)))
         }
-        Accounts::Confirm { asked, account } => confirm(asked, "stop", account),
+        Accounts::Confirm { asked, account, note } => confirm(asked, "stop", account, note.as_deref()),
     }
 }
 
@@ -197,7 +203,7 @@ pub(super) fn relays(command: &Relays) -> Result<(), Failure> {
             ask::send(asked, Method::DELETE, &format!("/v1/relays/hold{query}"), None)?;
             line("relays are pulled again where they are exposed")
         }
-        Relays::Confirm { asked, relay } => confirm(asked, "pull", relay),
+        Relays::Confirm { asked, relay, note } => confirm(asked, "pull", relay, note.as_deref()),
     }
 }
 
@@ -219,7 +225,7 @@ fn order(asked: &Asked, kind: &str, subject: &str, hours: Option<u32>, note: &st
     print(&[ask::send(asked, Method::POST, "/v1/measures", Some(body))?], &[])
 }
 
-fn confirm(asked: &Asked, kind: &str, subject: &str) -> Result<(), Failure> {
+fn confirm(asked: &Asked, kind: &str, subject: &str, note: Option<&str>) -> Result<(), Failure> {
     let measures = found(asked, kind, Some(subject), false)?;
     let waits =
         |m: &&Value| m["state"] == "asked" || m["state"] == "in_force" && m["by"] == BY && m["confirmed_by"].is_null();
@@ -227,7 +233,7 @@ fn confirm(asked: &Asked, kind: &str, subject: &str) -> Result<(), Failure> {
         return Err(anyhow!("nothing about {} waits for a person", printable(subject)).into());
     };
     let path = format!("/v1/measures/{}/confirm", encoded(id));
-    print(&[ask::send(asked, Method::POST, &path, Some(json!({})))?], &[])
+    print(&[ask::send(asked, Method::POST, &path, Some(json!({ "note": note })))?], &[])
 }
 
 fn listings(asked: &Asked, all: bool) -> Result<(), Failure> {

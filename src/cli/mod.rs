@@ -99,6 +99,39 @@ fn usage(e: impl Into<anyhow::Error>) -> Failure {
     Failure::Usage(e.into())
 }
 
+/// Whether the program understands these arguments, of which the first is its own name; nothing is run. To ask for
+/// help or the version is understood.
+///
+/// # Errors
+/// What it would say, and whether that is only that something is missing.
+pub fn understands(arguments: &[String]) -> Result<(), Misunderstood> {
+    use clap::error::ErrorKind;
+    match Arguments::try_parse_from(arguments) {
+        Ok(_) => Ok(()),
+        Err(e) => match e.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(()),
+            kind => {
+                let is_short = matches!(
+                    kind,
+                    ErrorKind::MissingRequiredArgument
+                        | ErrorKind::MissingSubcommand
+                        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                );
+                Err(Misunderstood { words: e.to_string(), is_short })
+            }
+        },
+    }
+}
+
+/// Arguments that the program does not understand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misunderstood {
+    /// What it says.
+    pub words: String,
+    /// What is there is understood, and something is missing.
+    pub is_short: bool,
+}
+
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {
     let command = Arguments::parse().command;

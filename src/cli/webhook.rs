@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use axum::http::Method;
+use serde_json::json;
 
 use super::ask::{self, Asked, encoded};
 use super::table::{Align, Table};
@@ -51,6 +52,9 @@ enum Command {
         endpoint: String,
         /// The webhook id, as `/v1/deliveries` has it
         id: String,
+        /// Why: the audit keeps it
+        #[arg(long)]
+        note: Option<String>,
     },
     /// Let the active desk send to an endpoint again whose receiver had answered 410
     #[command(after_help = ASKS)]
@@ -59,6 +63,9 @@ enum Command {
         asked: Asked,
         /// The endpoint's name
         endpoint: String,
+        /// Why: the audit keeps it
+        #[arg(long)]
+        note: Option<String>,
     },
 }
 
@@ -79,16 +86,18 @@ configuration.";
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Test { config, names } => test(config, names),
-        Command::Resend { asked, endpoint, id } => {
-            wish(asked, &format!("/v1/deliveries/{}/{}/resend", encoded(endpoint), encoded(id)))
+        Command::Resend { asked, endpoint, id, note } => {
+            wish(asked, &format!("/v1/deliveries/{}/{}/resend", encoded(endpoint), encoded(id)), note.as_deref())
         }
-        Command::Enable { asked, endpoint } => wish(asked, &format!("/v1/endpoints/{}/enable", encoded(endpoint))),
+        Command::Enable { asked, endpoint, note } => {
+            wish(asked, &format!("/v1/endpoints/{}/enable", encoded(endpoint)), note.as_deref())
+        }
     }
 }
 
-/// Asks for something that needs no words.
-fn wish(asked: &Asked, path: &str) -> Result<(), Failure> {
-    ask::send(asked, Method::POST, path, None).map(drop)
+/// Asks for something that needs no words but why.
+fn wish(asked: &Asked, path: &str, note: Option<&str>) -> Result<(), Failure> {
+    ask::send(asked, Method::POST, path, note.map(|note| json!({ "note": note }))).map(drop)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -169,7 +178,7 @@ fn test_message(endpoint: &Endpoint, state: IncidentState, now_ms: i64) -> Messa
         what: What::Other {
             summary: format!("A test of mailfuse: the endpoint {} works.", endpoint.name),
             state,
-            data: serde_json::json!({ "endpoint": endpoint.name }),
+            data: json!({ "endpoint": endpoint.name }),
         },
     }
 }

@@ -124,6 +124,14 @@ impl Desk {
         self.shared.look.store(true, Ordering::Release);
     }
 
+    /// Names the files of secrets anew: they are those of `settings` from now on, nothing else of it.
+    pub fn use_secrets(&self, settings: &Settings) {
+        for (endpoint, why) in sender::broken(settings) {
+            tracing::error!(endpoint, "where a secret was read before, that one goes on being used: {why:#}");
+        }
+        self.shared.in_force.set(settings);
+    }
+
     /// The directory, as it is kept up to date here.
     pub fn directory(&self) -> Arc<Held> {
         Arc::clone(&self.shared.directory)

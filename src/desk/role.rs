@@ -31,7 +31,6 @@ use super::record::{ALERT, Record};
 use super::sender::{Hands, chance};
 use super::shared::{self, Role, Shared};
 use super::webhook::outcome::Outcome;
-use super::webhook::record::State;
 use crate::directory::Directory;
 use crate::kafka::changelog::{self, Changelog, Place};
 use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain};
@@ -275,7 +274,7 @@ impl<'a> Active<'a> {
         let ours = || consumer.context().is_ours.load(Ordering::Acquire) && !shared.is_stopping();
         let place = Place { id: kafka.group.clone(), from: t.alerts.clone(), into: t.desk.clone(), partition: 0 };
         let changelog = Changelog::open(kafka, place, &ours)?;
-        let hands = Hands::new(&shared.settings)?;
+        let hands = Hands::new(&shared.in_force)?;
         let mut deliveries = Deliveries::new(&shared.settings.endpoints(), &shared.settings.link);
         let (mut book, mut clerk) = (Book::default(), Clerk::default());
         let exposure: Box<dyn Exposure> = match shared.relays.needs_no_signals() {
@@ -520,13 +519,8 @@ impl<'a> Active<'a> {
             let _ = self.changelog.abort(&ours);
             return Err(e);
         }
-        for record in self.records.drain(..) {
-            if let Record::Delivery(delivery) = record
-                && delivery.state == State::Dead
-            {
-                self.shared.metrics.given_up(&delivery.endpoint);
-            }
-        }
+        self.shared.count_given_up(&self.records);
+        self.records.clear();
         for notice in self.notices.drain(..) {
             tracing::info!(incident = notice.incident, accounts = notice.accounts.len(), "{:?}", notice.kind);
         }

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Settings;
 use super::mail::client::Mailer;
-use super::mail::settings::Mailbox;
+use super::mail::settings::{Mailbox, Password};
+use super::shared::Said;
 use super::webhook::body::{Message, prepare};
 use super::webhook::client::{Client, SystemResolver};
 use super::webhook::outcome::Outcome;
@@ -17,6 +18,29 @@ use super::webhook::record::Attempt;
 use super::webhook::settings::Endpoint;
 use super::webhook::sign::Keys;
 use crate::kafka::outlet::now_ms;
+
+/// How often it is looked whether secrets have changed.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Section `[desk]` as it is in force: a reload may change which files hold secrets, and nothing else of it.
+#[derive(Debug)]
+pub struct InForce(Mutex<Arc<Settings>>);
+
+impl InForce {
+    /// From the start.
+    pub fn new(settings: &Settings) -> Self {
+        Self(Mutex::new(Arc::new(settings.clone())))
+    }
+
+    /// From now on.
+    pub fn set(&self, settings: &Settings) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings.clone());
+    }
+
+    fn get(&self) -> Arc<Settings> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -35,14 +59,22 @@ enum Way {
         keys: Keys,
         client: Arc<Client>,
     },
-    Mail(Arc<Mailer>),
+    Mail {
+        mailer: Arc<Mailer>,
+        password: Option<Password>,
+    },
     /// A secret or a file of authorities cannot be had. It is tried again with every attempt, others go on.
     Broken,
 }
 
 /// Sends messages.
 pub struct Hands {
-    settings: Settings,
+    in_force: Arc<InForce>,
+    /// As it was when secrets were looked at.
+    settings: Arc<Settings>,
+    looked: Instant,
+    /// What was said of secrets that cannot be read, by endpoint.
+    said: HashMap<String, Said>,
     ways: HashMap<String, Way>,
     ended: Receiver<Ended>,
     report: Sender<Ended>,
@@ -58,13 +90,17 @@ pub fn keys(endpoint: &Endpoint) -> anyhow::Result<Keys> {
     Ok(endpoint.keys(|path| std::fs::read_to_string(path), |name| std::env::var(name).ok())?)
 }
 
+/// The password of a mailbox, from its file or the environment.
+fn password(mailbox: &Mailbox) -> anyhow::Result<Option<Password>> {
+    Ok(mailbox.password(|path| std::fs::read_to_string(path), |name| std::env::var(name).ok())?)
+}
+
 /// What sends to a mailbox, its password from its file or the environment.
 ///
 /// # Errors
 /// Where the password or a file of authorities cannot be had; nothing of it is in the error.
 pub fn mailer(mailbox: &Mailbox) -> anyhow::Result<Mailer> {
-    let password = mailbox.password(|path| std::fs::read_to_string(path), |name| std::env::var(name).ok())?;
-    Ok(Mailer::new(mailbox, password.as_ref())?)
+    Ok(Mailer::new(mailbox, password(mailbox)?.as_ref())?)
 }
 
 /// The way to an endpoint or mailbox, with its secrets as they are now.
@@ -74,8 +110,38 @@ fn way(settings: &Settings, name: &str) -> anyhow::Result<Way> {
         return Ok(Way::Webhook { endpoint: Box::new(endpoint.clone()), keys: keys(endpoint)?, client });
     }
     match settings.mail.iter().find(|m| m.name == name) {
-        Some(mailbox) => Ok(Way::Mail(Arc::new(mailer(mailbox)?))),
+        Some(mailbox) => {
+            let password = password(mailbox)?;
+            let mailer = Arc::new(Mailer::new(mailbox, password.as_ref())?);
+            Ok(Way::Mail { mailer, password })
+        }
         None => anyhow::bail!("the endpoint is not configured"),
+    }
+}
+
+impl Way {
+    /// Reads the secrets again. True where they are others than before; where they cannot be had, those before stay.
+    fn refresh(&mut self, settings: &Settings, name: &str) -> anyhow::Result<bool> {
+        match self {
+            Self::Webhook { keys: before, .. } => {
+                let Some(endpoint) = settings.webhook.iter().find(|e| e.name == name) else { return Ok(false) };
+                let now = keys(endpoint)?;
+                let differs = now != *before;
+                *before = now;
+                Ok(differs)
+            }
+            Self::Mail { mailer, password: before } => {
+                let Some(mailbox) = settings.mail.iter().find(|m| m.name == name) else { return Ok(false) };
+                let now = password(mailbox)?;
+                let differs = now != *before;
+                if differs {
+                    *mailer = Arc::new(mailer.with_password(now.as_ref()));
+                    *before = now;
+                }
+                Ok(differs)
+            }
+            Self::Broken => Ok(false),
+        }
     }
 }
 
@@ -87,14 +153,15 @@ pub fn broken(settings: &Settings) -> Vec<(String, anyhow::Error)> {
 }
 
 impl Hands {
-    /// With these endpoints and mailboxes. Secrets are read now; where one cannot be had, attempts at that endpoint fail until it
-    /// can, and say why.
+    /// With these endpoints and mailboxes. Secrets are read now, and again every some seconds; where one cannot be had from the
+    /// start, attempts at that endpoint fail until it can, and say why.
     ///
     /// # Errors
     /// Where the system gives no threads.
-    pub fn new(settings: &Settings) -> std::io::Result<Self> {
+    pub fn new(in_force: &Arc<InForce>) -> std::io::Result<Self> {
+        let settings = in_force.get();
         let names = settings.endpoints().into_iter().map(|e| e.name);
-        let ways = names.map(|name| (name.clone(), way(settings, &name).unwrap_or(Way::Broken))).collect();
+        let ways = names.map(|name| (name.clone(), way(&settings, &name).unwrap_or(Way::Broken))).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(8)
@@ -103,11 +170,45 @@ impl Hands {
             .build()?;
         // Bounded by what the outbox lets be under way.
         let (report, ended) = crossbeam_channel::unbounded();
-        Ok(Self { settings: settings.clone(), ways, ended, report, under_way: 0, runtime: Some(runtime) })
+        Ok(Self {
+            in_force: Arc::clone(in_force),
+            settings,
+            looked: Instant::now(),
+            said: HashMap::new(),
+            ways,
+            ended,
+            report,
+            under_way: 0,
+            runtime: Some(runtime),
+        })
+    }
+
+    /// Reads secrets again, where some time has passed or a reload names other files: one that is replaced is in force within
+    /// seconds, also for what waits, because each attempt is signed anew. The files are as small as that; their times are not
+    /// relied on.
+    fn look(&mut self) {
+        let settings = self.in_force.get();
+        if Arc::ptr_eq(&settings, &self.settings) && self.looked.elapsed() < LOOK {
+            return;
+        }
+        (self.looked, self.settings) = (Instant::now(), settings);
+        for (name, way) in &mut self.ways {
+            match way.refresh(&self.settings, name) {
+                Ok(true) => tracing::info!(endpoint = name, "its secret has changed: the new one is used from now on"),
+                Ok(false) => {}
+                Err(e) => {
+                    let why = format!("{e:#}");
+                    if self.said.entry(name.clone()).or_default().is_news(&why) {
+                        tracing::error!(endpoint = name, "the secret before it goes on being used: {why}");
+                    }
+                }
+            }
+        }
     }
 
     /// Begins an attempt.
     pub fn send(&mut self, attempt: &Attempt, message: &Message) {
+        self.look();
         self.under_way += 1;
         let (report, number) = (self.report.clone(), attempt.attempt);
         let endpoint = attempt.endpoint.clone();
@@ -135,7 +236,7 @@ impl Hands {
                 }
                 Err(e) => end(blocked(e.to_string())),
             },
-            Way::Mail(mailer) => match mailer.prepare(message, now_s) {
+            Way::Mail { mailer, .. } => match mailer.prepare(message, now_s) {
                 Ok(mail) => {
                     let mailer = Arc::clone(mailer);
                     runtime.spawn(async move { end(mailer.send(&mail).await) });
@@ -147,8 +248,10 @@ impl Hands {
         }
     }
 
-    /// Attempts that have ended since the last call.
+    /// Attempts that have ended since the last call. Secrets are looked after by the way: what is wrong with one is said though
+    /// nothing is to be sent.
     pub fn ended(&mut self) -> Vec<Ended> {
+        self.look();
         let ended: Vec<Ended> = self.ended.try_iter().collect();
         self.under_way -= ended.len().min(self.under_way);
         ended
@@ -232,7 +335,7 @@ mod tests {
         };
         let names: Vec<String> = broken(&settings).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["renamed", "untrusted"]);
-        let mut hands = Hands::new(&settings).unwrap();
+        let mut hands = Hands::new(&Arc::new(InForce::new(&settings))).unwrap();
         let down = why(&mut hands, "good");
         assert!(why(&mut hands, "renamed").contains("secret_file"));
         assert!(why(&mut hands, "untrusted").contains("ca_file"));

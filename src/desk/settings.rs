@@ -52,6 +52,18 @@ impl Settings {
         i64::from(self.keep_days) * 86_400_000
     }
 
+    /// The same without the files of secrets: what of it takes a restart.
+    pub fn without_secrets(&self) -> Self {
+        let mut without = self.clone();
+        for endpoint in &mut without.webhook {
+            (endpoint.secret_file, endpoint.previous_secret_file) = Default::default();
+        }
+        for mailbox in &mut without.mail {
+            mailbox.password_file = String::new();
+        }
+        without
+    }
+
     /// Everything that is delivered to, mailboxes as the endpoints that stand for them.
     pub fn endpoints(&self) -> Vec<Endpoint> {
         self.webhook.iter().cloned().chain(self.mail.iter().map(Mailbox::endpoint)).collect()

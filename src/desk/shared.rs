@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use super::deliver::Deliveries;
 use super::feedback::wish::{Refused, Wish};
+use super::record::Record;
+use super::sender::InForce;
+use super::webhook::record::State;
 use super::webhook::settings::{Deliver, Endpoint, Format};
 use super::{Options, Settings};
 use crate::directory::file::Held;
@@ -116,6 +119,8 @@ pub struct Shared {
     /// With the desk's own group.
     pub(super) kafka: Kafka,
     pub(super) settings: Settings,
+    /// The same, with secret files as of the last reload.
+    pub(super) in_force: Arc<InForce>,
     pub(super) relays: relays::Settings,
     pub(super) instance: String,
     pub(super) client_id: String,
@@ -157,6 +162,7 @@ impl Shared {
         Self {
             kafka,
             settings: options.settings.clone(),
+            in_force: Arc::new(InForce::new(options.settings)),
             relays: options.relays.clone(),
             instance: options.instance.to_owned(),
             client_id: options.client_id.to_owned(),
@@ -245,6 +251,17 @@ impl Shared {
             deliveries.endpoints().iter().filter_map(view).collect();
     }
 
+    /// Counts messages that are given up, once it is stored that they are.
+    pub(super) fn count_given_up(&self, stored: &[Record]) {
+        for record in stored {
+            if let Record::Delivery(delivery) = record
+                && delivery.state == State::Dead
+            {
+                self.metrics.given_up(&delivery.endpoint);
+            }
+        }
+    }
+
     pub(super) fn endpoints(&self) -> Vec<EndpointView> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -266,5 +283,91 @@ impl Shared {
 
     pub(super) fn index(&self) -> IndexState {
         self.index.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::desk::book::Book;
+    use crate::desk::book::tests::flagged;
+    use crate::desk::webhook::outcome::Outcome;
+    use crate::desk::webhook::record::BehindRecord;
+    use crate::directory;
+
+    const NOW_MS: i64 = 1_700_000_000_000;
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn shared(settings: &Settings) -> Shared {
+        let options = Options {
+            kafka: &Kafka::default(),
+            settings,
+            relays: &relays::Settings::default(),
+            directory: &directory::Settings::default(),
+            policy: Arc::default(),
+            events: Limits::default(),
+            instance: "",
+            client_id: "test",
+            session_timeout_ms: 30_000,
+        };
+        Shared::new(Kafka::default(), &options, Arc::new(Metrics::new()), PathBuf::new(), None)
+    }
+
+    /// What the metrics say of an endpoint under a name.
+    fn metric(shared: &Shared, name: &str, endpoint: &str) -> Option<f64> {
+        let begin = format!("mailfuse_webhook_{name}{{endpoint=\"{endpoint}\"}} ");
+        shared.metrics.encode().lines().find_map(|l| l.strip_prefix(&begin)?.parse().ok())
+    }
+
+    #[test]
+    fn dead_endpoints_and_what_is_given_up_are_shown_and_counted() {
+        let every = |name: &str| Endpoint { name: name.to_owned(), deliver: Deliver::Every, ..Endpoint::default() };
+        let settings = Settings { webhook: ["gone", "refuses", "fine"].map(every).into(), ..Settings::default() };
+        let shared = shared(&settings);
+        let (mut book, mut deliveries) = (Book::default(), Deliveries::new(&settings.endpoints(), ""));
+        for record in book.take(flagged(1, 1), NOW_MS, "").records {
+            if let Record::Alert(kept) = &record {
+                let said = Arc::new(kept.alert.clone());
+                deliveries.take(&said, kept.n, &book.about(&said), &mut BTreeMap::new(), NOW_MS);
+            }
+        }
+        shared.show(&deliveries, book.next());
+        for endpoint in ["gone", "refuses", "fine"] {
+            let all = ["pending", "disabled", "behind", "given_up_total"].map(|name| metric(&shared, name, endpoint));
+            assert_eq!(all, [Some(1.0), Some(0.0), Some(0.0), Some(0.0)], "{endpoint}");
+        }
+        // One answers 410, one refuses until its message is given up, one takes it.
+        let (mut now_ms, mut dead) = (NOW_MS, 0);
+        while dead == 0 {
+            for (attempt, _) in deliveries.due(now_ms, &|_| None) {
+                let outcome = match &*attempt.endpoint {
+                    "gone" => Outcome::Gone,
+                    "refuses" => Outcome::Refused { status: 400, why: "answered 400".to_owned() },
+                    _ => Outcome::Delivered { status: 200 },
+                };
+                let records = deliveries.done(attempt.attempt, &outcome, now_ms, &mut || 0);
+                shared.count_given_up(&records);
+                dead += records.iter().filter(|r| matches!(r, Record::Delivery(d) if d.state == State::Dead)).count();
+            }
+            now_ms += HOUR_MS;
+            assert!(now_ms < NOW_MS + 1000 * HOUR_MS, "it is tried for ever");
+        }
+        let behind = BehindRecord { v: 1, endpoint: "gone".to_owned(), from: 7 };
+        deliveries.restore(&Record::Behind(Box::new(behind)));
+        shared.show(&deliveries, 12);
+        for (endpoint, pending, disabled, behind, given_up) in
+            [("gone", 1.0, 1.0, 5.0, 0.0), ("refuses", 0.0, 0.0, 0.0, 1.0), ("fine", 0.0, 0.0, 0.0, 0.0)]
+        {
+            let all = ["pending", "disabled", "behind", "given_up_total"].map(|name| metric(&shared, name, endpoint));
+            assert_eq!(all, [pending, disabled, behind, given_up].map(Some), "{endpoint}");
+        }
+        let view = serde_json::to_value(shared.endpoints()).unwrap();
+        assert_eq!((view[0]["behind"].as_u64(), view[0]["disabled"].is_string()), (Some(5), true), "{view}");
+        // Who is not the active desk does not know it.
+        shared.set_role(Role::Standby);
+        assert_eq!(metric(&shared, "disabled", "gone"), None);
+        assert_eq!(metric(&shared, "given_up_total", "refuses"), Some(1.0));
     }
 }

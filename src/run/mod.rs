@@ -15,6 +15,7 @@ mod one;
 mod orders;
 mod poison;
 mod poll;
+mod reload;
 mod restorer;
 pub mod settings;
 pub mod shared;
@@ -37,7 +38,7 @@ use crate::kafka::Kafka;
 use crate::kafka::outlet::Outlet;
 use crate::kafka::restore::{Allowed, Reader};
 use crate::relays::Hands;
-use crate::telemetry::{self, Access, Metrics, Reload};
+use crate::telemetry::{self, Access, Metrics};
 use orders::Order;
 use poll::{Lane, Poll};
 use shared::{Epoch, Parts, Shared};
@@ -285,67 +286,6 @@ impl Instance {
             Ok::<(), anyhow::Error>(())
         })?;
         self.stop()
-    }
-
-    /// Reads the configuration again: all of it is put in force, or nothing. So is the directory.
-    pub fn reload(&mut self) {
-        if let Some(desk) = &self.desk {
-            desk.reload();
-        }
-        match self.reloaded() {
-            Ok((config, epoch)) => {
-                let digest = epoch.digest.clone();
-                if *self.shared.epoch() == epoch {
-                    tracing::info!("the configuration was read again: nothing has changed");
-                } else {
-                    tracing::info!(
-                        "the configuration was read again: {} from now on, {} before",
-                        digest,
-                        self.shared.epoch().digest
-                    );
-                    self.shared.set_epoch(epoch);
-                }
-                if let Some(access) = &self.http_access {
-                    access.set_tokens(&config.http.token);
-                }
-                self.options.config = config;
-                self.shared.metrics.config(&digest);
-                self.shared.metrics.reloaded(Reload::Ok);
-            }
-            Err(e) => {
-                self.shared.metrics.reloaded(Reload::Refused);
-                tracing::error!("the configuration was not reloaded, the one before stays in force: {e:#}");
-            }
-        }
-    }
-
-    fn reloaded(&self) -> anyhow::Result<(Config, Epoch)> {
-        let path = self.options.path.as_deref().context("there is no configuration file")?;
-        let config = Config::load(path)?;
-        let before = &self.options.config;
-        let new = epoch(&config)?;
-        let old = self.shared.epoch();
-        for (differs, key) in [
-            (config.kafka != before.kafka, "kafka"),
-            (
-                Http { token: Vec::new(), ..config.http.clone() } != Http { token: Vec::new(), ..before.http.clone() },
-                "http.listen or http.advertise",
-            ),
-            (config.desk != before.desk, "desk"),
-            (config.relays != before.relays, "relays"),
-            (config.directory != before.directory, "directory"),
-            (config.log != before.log, "log"),
-            (config.run.workers != before.run.workers, "run.workers"),
-            (config.run.instance != before.run.instance, "run.instance"),
-            (config.run.session_timeout_ms != before.run.session_timeout_ms, "run.session_timeout_ms"),
-            (new.policy.key != old.policy.key, "the fingerprint key"),
-            (new.policy.spans != old.policy.spans, "detect.windows_s"),
-        ] {
-            if differs {
-                return Err(anyhow!("{}: {key} has changed, which takes a restart", path.display()));
-            }
-        }
-        Ok((config, new))
     }
 
     /// Stops: a last checkpoint of everything, then goodbye, all within the deadline.

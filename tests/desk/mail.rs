@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 use desk_webhook_support::every;
 use mail_parser::MessageParser;
 use mailfuse::core::alert::{AlertKind, Severity};
+use mailfuse::desk::Settings;
 use mailfuse::desk::mail::client::Mailer;
 use mailfuse::desk::mail::render::Mail;
 use mailfuse::desk::mail::settings::{Mailbox, Password, Security};
+use mailfuse::desk::sender::{Hands, InForce};
 use mailfuse::desk::webhook::outcome::Outcome;
+use mailfuse::desk::webhook::record::Attempt;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -373,6 +376,50 @@ async fn a_password_is_said_to_the_server_and_nobody_else() {
     let (address, _) = server(Script { answers: vec![("EHLO", "250 test\r\n")], ..Script::default() }).await;
     let nothing = Mailbox { smart_host: address.to_string(), ..with_user };
     assert!(retry(&send(&self::mailer(&nothing)).await).1.contains("AUTH PLAIN"));
+}
+
+/// A password that is replaced in its file is the one that is said, within seconds; one that is gone stays as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_read_again_while_it_runs() {
+    let (address, seen) = server(Script::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    let mailbox = Mailbox { password_file: file.display().to_string(), ..mailbox(address, Security::Plain) };
+    let name = mailbox.name.clone();
+    let settings = Settings { mail: vec![mailbox], ..Settings::default() };
+    let mut hands = Hands::new(&Arc::new(InForce::new(&settings))).unwrap();
+    let mut said = || {
+        let attempt = Attempt {
+            attempt: 1,
+            endpoint: name.clone(),
+            id: "m".to_owned(),
+            incident: "i".to_owned(),
+            seq: 0,
+            attempts: 0,
+            probe: false,
+        };
+        hands.send(&attempt, &every(AlertKind::Flagged, Severity::Critical, "anna@example.org"));
+        let until = Instant::now() + FAR;
+        let ended = loop {
+            if let Some(ended) = hands.ended().pop() {
+                break ended;
+            }
+            assert!(Instant::now() < until, "an attempt does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!(ended.outcome.label(), "delivered", "{:?}", ended.outcome);
+        let got = seen.lock().unwrap().last().cloned().unwrap();
+        got.commands.into_iter().find(|c| c.starts_with("AUTH")).unwrap()
+    };
+    assert_eq!(said(), "AUTH PLAIN AG1haWxmdXNlAGh1bnRlcjI=");
+    std::fs::write(&file, "hunter3\n").unwrap();
+    let until = Instant::now() + FAR;
+    while said() != "AUTH PLAIN AG1haWxmdXNlAGh1bnRlcjM=" {
+        assert!(Instant::now() < until, "the password before goes on being said");
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(said(), "AUTH PLAIN AG1haWxmdXNlAGh1bnRlcjM=");
 }
 
 #[test]

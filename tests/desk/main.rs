@@ -18,3 +18,5 @@ mod webhook;
 mod webhook_bodies;
 mod webhook_grouping;
 mod webhook_outbox;
+mod webhook_receivers;
+mod webhook_rotation;

@@ -113,7 +113,7 @@ fn notice(account: &str) -> Message {
     }
 }
 
-fn messages(account: &str) -> Vec<Message> {
+pub fn messages(account: &str) -> Vec<Message> {
     use AlertKind::{Cleared, Escalated, Flagged};
     use Severity::{Critical, Warning};
     let mut big = every(Flagged, Critical, account);
@@ -202,7 +202,7 @@ fn holds_to(schema: &Value, body: &Value) {
 }
 
 /// Standard Webhooks, "Payload structure": type, timestamp (ISO 8601), data; the alert as `schemas/alert.schema.json` has it.
-fn check_native(body: &Value, alert_schema: &Value) {
+pub fn check_native(body: &Value, alert_schema: &Value) {
     let schema = json!({
         "type": "object",
         "required": ["type", "timestamp", "data"],
@@ -225,7 +225,7 @@ fn check_native(body: &Value, alert_schema: &Value) {
 }
 
 /// <https://developer.pagerduty.com/docs/events-api-v2/trigger-events/>: the table of fields; `routing_key` has 32 characters.
-fn check_pagerduty(body: &Value) {
+pub fn check_pagerduty(body: &Value) {
     let text = |max: u64| json!({ "type": "string", "minLength": 1, "maxLength": max });
     let schema = json!({
         "type": "object",
@@ -269,7 +269,7 @@ fn check_pagerduty(body: &Value) {
 
 /// `postableAlerts` of <https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml>; names of labels as
 /// <https://prometheus.io/docs/concepts/data_model/>; an end is not before its start (`types.Alert.Validate`).
-fn check_alertmanager(body: &Value) {
+pub fn check_alertmanager(body: &Value) {
     let labels = json!({
         "type": "object",
         "propertyNames": { "pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$" },
@@ -300,7 +300,7 @@ fn check_alertmanager(body: &Value) {
 }
 
 /// <https://docs.slack.dev/reference/block-kit/blocks> and its pages of `header`, `section` and `context`.
-fn check_slack(body: &Value) {
+pub fn check_slack(body: &Value) {
     let blocks = body["blocks"].as_array().unwrap();
     assert!((1..=50).contains(&blocks.len()));
     assert!(body["text"].as_str().unwrap().chars().count() <= 4000);

@@ -18,6 +18,7 @@ mod input_lines;
 mod postfix_hops;
 mod postfix_jino;
 mod postfix_lightmeter;
+mod readme;
 mod replay_aliases;
 mod replay_cases;
 mod replay_cli;

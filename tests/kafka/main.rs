@@ -30,6 +30,7 @@ mod relays;
 mod run;
 mod security;
 mod signals;
+mod state;
 mod topics;
 mod trial;
 mod trouble;

@@ -126,6 +126,19 @@ fn a_reload_is_all_or_nothing() {
         instance.await_log(words);
         assert_eq!(digest(), before);
     }
+    // What takes a restart keeps no token from being made or taken back, and is named.
+    let token = "[[http.token]]\nname = \"t\"\nroles = [\"look\"]\nhash = \"sha256:";
+    let token = format!("{token}{}\"\n", "1".repeat(64));
+    let refused = reloads("refused");
+    std::fs::write(&instance.config, format!("{}\n{token}", good.replace("workers = 2", "workers = 1"))).unwrap();
+    instance.signal("HUP");
+    wait_until("the token is in force", crate::run_support::LIMIT, || instance.get("/v1/status").0 == 401);
+    instance.await_log("the tokens of http.token were reloaded all the same");
+    std::fs::write(&instance.config, good.replace("workers = 2", "workers = 1")).unwrap();
+    instance.signal("HUP");
+    wait_until("it is taken back", crate::run_support::LIMIT, || instance.get("/v1/status").0 == 200);
+    wait_until("both are counted", crate::run_support::LIMIT, || reloads("refused") == refused + 2.0);
+    assert_eq!(digest(), before);
     std::fs::write(&instance.config, format!("{good}\n[detect]\nquiet_s = 43000\n")).unwrap();
     instance.signal("HUP");
     wait_until("it is taken", crate::run_support::LIMIT, || reloads("ok") == 1.0);

@@ -245,6 +245,7 @@ fn every_alert_arrives_whatever_the_receiver_does() {
     receiver.mood(Mood::Status(410));
     wait_until("it is disabled", LIMIT, || !endpoint(&one, "abuse")["disabled"].is_null());
     one.await_log("mailfuse webhook enable");
+    wait_until("it is counted", LIMIT, || one.metric("mailfuse_webhook_disabled", "abuse") == 1.0);
     receiver.mood(Mood::Fine);
     let asked = |words: &[&str]| {
         let mut command = crate::run_support::mailfuse();
@@ -257,8 +258,13 @@ fn every_alert_arrives_whatever_the_receiver_does() {
     };
     let done = asked(&["enable", "none"]);
     assert_eq!(done.status.code(), Some(1), "{}", String::from_utf8_lossy(&done.stderr));
-    let done = asked(&["enable", "abuse"]);
+    let done = asked(&["enable", "abuse", "--note", "the receiver was moved"]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    wait_until("it is said why", LIMIT, || {
+        let (_, audit) = one.json("/v1/audit?limit=5");
+        let lines = audit["items"].as_array().cloned().unwrap_or_default();
+        lines.iter().any(|l| l["what"] == "endpoint.enabled" && l["note"] == "the receiver was moved")
+    });
     await_taken(&receiver, parts[..3].iter().map(|p| p.len()).sum(), LIMIT);
     // Every answer there is, one after the other and mixed, and a receiver that hangs.
     receiver.mood(Mood::Hangs);
@@ -278,7 +284,7 @@ fn every_alert_arrives_whatever_the_receiver_does() {
     let id = page["items"][0]["id"].as_str().unwrap().to_owned();
     let times = || receiver.got().iter().filter(|g| g.id == id).count();
     let before = times();
-    let done = asked(&["resend", "abuse", &id]);
+    let done = asked(&["resend", "abuse", &id, "--note", "lost there"]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     wait_until("it came again", LIMIT, || times() == before + 1);
     check_every(&receiver, &all);

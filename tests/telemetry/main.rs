@@ -11,3 +11,4 @@ mod access;
 mod account;
 mod http;
 mod openapi;
+mod roles;

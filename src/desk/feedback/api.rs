@@ -191,8 +191,14 @@ async fn act(State(desk): State<Desk>, who: Who, Json(new): Json<NewAction>) -> 
     Ok((StatusCode::CREATED, Json(wish(&desk, &who, right, Wish::Act(new)).await?)).into_response())
 }
 
-async fn enable(State(desk): State<Desk>, who: Who, Path(endpoint): Path<String>) -> Result<Response, Problem> {
-    let answer = wish(&desk, &who, Right::Accounts, Wish::Enable { endpoint }).await?;
+async fn enable(
+    State(desk): State<Desk>,
+    who: Who,
+    Path(endpoint): Path<String>,
+    body: Option<Json<Noted>>,
+) -> Result<Response, Problem> {
+    let note = body.unwrap_or_default().0.note;
+    let answer = wish(&desk, &who, Right::Accounts, Wish::Enable { endpoint, note }).await?;
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
@@ -200,13 +206,15 @@ async fn resend(
     State(desk): State<Desk>,
     who: Who,
     Path((endpoint, id)): Path<(String, String)>,
+    body: Option<Json<Noted>>,
 ) -> Result<Response, Problem> {
     who.require(Right::Accounts)?;
     active(&desk)?;
+    let note = body.unwrap_or_default().0.note;
     let Some(message) = ask(&desk, move |c| query::message(c, &endpoint, &id)).await? else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "no such delivery", "/v1/deliveries lists them."));
     };
-    let answer = wish(&desk, &who, Right::Accounts, Wish::Resend { message: Box::new(message) }).await?;
+    let answer = wish(&desk, &who, Right::Accounts, Wish::Resend { message: Box::new(message), note }).await?;
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 

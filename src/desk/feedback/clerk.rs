@@ -189,13 +189,15 @@ impl Clerk {
     }
 
     fn deliver(&mut self, wish: Wish, who: &str, deliveries: &mut Deliveries, now_ms: i64) -> Result<Done, Refused> {
+        wish.check()?;
+        let note = wish.note().map(str::to_owned);
         let (records, what, about) = match wish {
-            Wish::Enable { endpoint } => {
+            Wish::Enable { endpoint, .. } => {
                 let none = || Refused::Unknown("no such endpoint: /v1/endpoints lists them".to_owned());
                 let records = deliveries.enable(&endpoint, now_ms).ok_or_else(none)?;
                 (records, "endpoint.enabled", About { endpoint: Some(endpoint), ..About::default() })
             }
-            Wish::Resend { message } => {
+            Wish::Resend { message, .. } => {
                 let (endpoint, id) = (message.delivery.endpoint.clone(), message.delivery.id.clone());
                 let busy = "it is being sent, or its endpoint is not configured any more: /v1/endpoints and /v1/deliveries \
                             say which";
@@ -205,7 +207,7 @@ impl Clerk {
             }
             _ => return Err(Refused::Invalid("that is not about deliveries".to_owned())),
         };
-        let word = Word { by: who.to_owned(), at: Timestamp(now_ms), note: None };
+        let word = Word { by: who.to_owned(), at: Timestamp(now_ms), note };
         let mut done = Done { records, ..Done::of_nothing(json!({ "status": "accepted" })) };
         done.records.push(self.ledger.audit(what, about, &word));
         Ok(done)

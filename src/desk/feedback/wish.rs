@@ -55,11 +55,15 @@ pub enum Wish {
     Enable {
         /// Its name.
         endpoint: String,
+        /// Why.
+        note: Option<String>,
     },
     /// Send a message again.
     Resend {
         /// As the index has it.
         message: Box<Message>,
+        /// Why.
+        note: Option<String>,
     },
 }
 
@@ -225,9 +229,11 @@ impl Wish {
 
     pub(super) fn note(&self) -> Option<&str> {
         match self {
-            Self::Acknowledge { note, .. } | Self::Resolve { note, .. } | Self::TakeBack { note, .. } => {
-                note.as_deref()
-            }
+            Self::Acknowledge { note, .. }
+            | Self::Resolve { note, .. }
+            | Self::TakeBack { note, .. }
+            | Self::Enable { note, .. }
+            | Self::Resend { note, .. } => note.as_deref(),
             Self::Note { note, .. } => Some(note),
             Self::Decide(new) => Some(&new.note),
             Self::Act(new) => new.note.as_deref(),
@@ -239,7 +245,6 @@ impl Wish {
                 | MeasureWish::RestoreAll { note, .. }
                 | MeasureWish::Lift { note },
             ) => note.as_deref(),
-            Self::Enable { .. } | Self::Resend { .. } => None,
         }
     }
 }

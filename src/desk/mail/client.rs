@@ -65,18 +65,20 @@ pub enum BadMailer {
 }
 
 /// Sends to one mailbox.
+#[derive(Clone)]
 pub struct Mailer {
     name: String,
     addresses: Addresses,
     host: Host,
     security: Security,
     allow_plain: bool,
+    username: String,
     credentials: Option<Credentials>,
     tls: Arc<ClientConfig>,
     start_tls: TlsParameters,
     within: Duration,
     /// Mails that some recipients have, by `Message-ID`; the oldest first.
-    partly_sent: Mutex<VecDeque<(String, Vec<Address>)>>,
+    partly_sent: Arc<Mutex<VecDeque<(String, Vec<Address>)>>>,
 }
 
 impl fmt::Debug for Mailer {
@@ -107,14 +109,10 @@ impl Mailer {
     pub fn new(mailbox: &Mailbox, password: Option<&Password>) -> Result<Self, BadMailer> {
         mailbox.check()?;
         let host = mailbox.host()?;
-        let credentials = match (mailbox.username.as_str(), password) {
-            ("", _) => None,
-            (user, Some(password)) => Some(Credentials::new(user.to_owned(), password.reveal().to_owned())),
-            (_, None) => {
-                let (mailbox, variable) = (mailbox.name.clone(), mailbox.password_variable());
-                return Err(BadPassword::Missing { mailbox, variable }.into());
-            }
-        };
+        if !mailbox.username.is_empty() && password.is_none() {
+            let (mailbox, variable) = (mailbox.name.clone(), mailbox.password_variable());
+            return Err(BadPassword::Missing { mailbox, variable }.into());
+        }
         let mut start_tls = TlsParameters::builder(host.name.clone()).certificate_store(CertificateStore::None);
         let mut roots = RootCertStore::empty();
         for certificate in authorities(mailbox)? {
@@ -132,12 +130,19 @@ impl Mailer {
             host,
             security: mailbox.security,
             allow_plain: mailbox.allow_plain,
-            credentials,
+            credentials: credentials(&mailbox.username, password),
+            username: mailbox.username.clone(),
             tls: Arc::new(tls),
             start_tls: start_tls.build()?,
             within: Duration::from_secs(mailbox.timeout_s.into()),
-            partly_sent: Mutex::default(),
+            partly_sent: Arc::default(),
         })
+    }
+
+    /// The same with another password of the same user. What was partly sent is remembered by both.
+    #[must_use]
+    pub fn with_password(&self, password: Option<&Password>) -> Self {
+        Self { credentials: credentials(&self.username, password), ..self.clone() }
     }
 
     /// The same with another time for an attempt, where a person waits for it.
@@ -295,6 +300,12 @@ impl Mailer {
     fn forget(&self, id: &str) {
         self.partly_sent.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _)| of != id);
     }
+}
+
+/// Without a username nobody has to say who we are.
+fn credentials(username: &str, password: Option<&Password>) -> Option<Credentials> {
+    let password = password.filter(|_| !username.is_empty())?;
+    Some(Credentials::new(username.to_owned(), password.reveal().to_owned()))
 }
 
 fn authorities(mailbox: &Mailbox) -> Result<Vec<CertificateDer<'static>>, BadMailer> {
