@@ -44,7 +44,7 @@ def run(*command, **more):
     return done.stdout
 
 
-def wait(what, is_so, limit_s=60):
+def wait(what, is_so, limit_s=120):
     """Waits until something is so, and gives what it was."""
     until = time.monotonic() + limit_s
     while not (found := is_so()):
@@ -137,7 +137,7 @@ class Postfix:
                 env=self.environment(), stdin=subprocess.DEVNULL, stdout=console, stderr=console,
             )  # fmt: skip
         try:
-            wait(f"{self.name} listens", lambda: listens(self.address, self.port), 30)
+            wait(f"{self.name} listens", lambda: listens(self.address, self.port))
         except RuntimeError as why:
             said = self.log.read_text() if self.log.exists() else (self.folder / "console").read_text()
             raise RuntimeError(f"{why}; it says:\n{said[-2000:]}") from why
@@ -197,7 +197,7 @@ class Haproxy:
                 env={"LD_LIBRARY_PATH": libraries(program)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         try:
-            wait("HAProxy listens", lambda: listens(BALANCER, 25), 30)
+            wait("HAProxy listens", lambda: listens(BALANCER, 25))
         except RuntimeError as why:
             raise RuntimeError(f"{why}; it says:\n{(folder / 'haproxy.log').read_text()[-2000:]}") from why
 

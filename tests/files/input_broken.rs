@@ -281,8 +281,25 @@ fn peak() -> u64 {
     line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kb| kb << 10)
 }
 
+/// Whether this is a process of this test's own: if not, one is made, which must pass. So the system's count of its memory has
+/// nothing of other tests in it.
+fn is_alone(name: &str) -> bool {
+    const MARK: &str = "MAILFUSE_TEST_ALONE";
+    if std::env::var_os(MARK).is_some_and(|of| of == name) {
+        return true;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let ran = command.args(["--exact", name, "--nocapture"]).env(MARK, name).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
 #[test]
 fn a_line_of_one_gibibyte_is_passed_over_in_bounded_memory() {
+    if !is_alone("input_broken::a_line_of_one_gibibyte_is_passed_over_in_bounded_memory") {
+        return;
+    }
     let long =
         Cursor::new(event(1)).chain(io::repeat(b'x').take(1 << 30)).chain(Cursor::new("\n".to_owned() + &event(2)));
     let before = peak();
@@ -290,7 +307,6 @@ fn a_line_of_one_gibibyte_is_passed_over_in_bounded_memory() {
     assert_eq!(lines, [event(1).trim_end().as_bytes(), event(2).trim_end().as_bytes()]);
     assert_eq!(too_long, [(2, 1 << 30)]);
     assert!(errors.is_empty());
-    // Other tests of this program may add some.
     assert!(peak() - before < 200 << 20, "{} MiB", (peak() - before) >> 20);
 }
 

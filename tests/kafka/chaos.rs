@@ -268,8 +268,9 @@ fn decisions_count_as_in_replay_across_kills() {
         })
         .collect();
     broker.produce(&d.topic("control"), &written);
-    std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(instance.metric("mailfuse_control_records_total", ""), records.len() as f64, "written while it runs");
+    wait_until("it has read them while it runs", WORK, || {
+        instance.metric("mailfuse_control_records_total", "") == records.len() as f64
+    });
     drop(instance);
     halves(&second, rate);
     let _last = d.start("one");

@@ -156,9 +156,13 @@ fn a_desk_that_dies_is_followed_by_the_next() {
     let mut active_killed = 0;
     for (n, part) in all.chunks(all.len() / kills as usize + 1).enumerate() {
         write(&d, part);
+        // Whoever is active, where somebody is: else any. The first one that dies is active, however slow it begins.
+        let active = || (0..2).find(|&i| desks[i].log().contains("http://") && is_active(&desks[i]));
+        if n == 0 {
+            wait_until("a desk is active", LIMIT, || active().is_some());
+        }
         std::thread::sleep(Duration::from_millis(dice.below(1500)));
-        // Whoever is active, where somebody is: else any.
-        let victim = (0..2).find(|&i| desks[i].log().contains("http://") && is_active(&desks[i]));
+        let victim = active();
         active_killed += u32::from(victim.is_some());
         let victim = victim.unwrap_or(n % 2);
         desks[victim].kill();

@@ -270,7 +270,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
             decision = id.to_owned();
         }
         // What was done shows a moment later: the index follows.
-        std::thread::sleep(Duration::from_millis(600));
+        d.await_index(&desk);
         said.push_str(&format!("$ mailfuse desk {line}\n{out}"));
         ran += 1;
     }

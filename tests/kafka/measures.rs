@@ -141,9 +141,8 @@ fn the_commands_of_the_readme_do_what_it_says() {
         let arguments: Vec<&str> = words[..at].iter().chain(&words[at + 2..]).copied().collect();
         said.push_str(&format!("$ mailfuse {line}\n{}", command(&d, &desk, &arguments)));
         // What was done shows a moment later: the index follows.
-        let (_, before) = desk.json("/v1/desk");
-        std::thread::sleep(std::time::Duration::from_millis(600));
-        assert_eq!(before["role"], "active");
+        d.await_index(&desk);
+        assert_eq!(desk.json("/v1/desk").1["role"], "active");
         ran += 1;
     }
     assert_eq!(ran, 9, "commands in the README");

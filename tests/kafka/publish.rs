@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::run_support::LIMIT;
 use crate::run_support::kafka_support::{Broker, Record, unique, wait_until};
 
 /// A folder with a configuration for one topic of the test's own.
@@ -18,7 +19,7 @@ impl Setting {
     fn new(address: &str, properties: &str) -> Self {
         let (folder, topic) = (tempfile::tempdir().unwrap(), unique("events"));
         let text = format!(
-            "[kafka]\nbootstrap_servers = \"{address}\"\ntimeout_s = 5\n[kafka.topics]\nevents = \"{topic}\"\n\
+            "[kafka]\nbootstrap_servers = \"{address}\"\ntimeout_s = 20\n[kafka.topics]\nevents = \"{topic}\"\n\
              [kafka.properties]\n{properties}"
         );
         fs::write(folder.path().join("mailfuse.toml"), text).unwrap();
@@ -172,7 +173,7 @@ fn a_signal_ends_in_order_and_the_rate_is_kept() {
     let events = setting.file("events.jsonl", &lines(100_000));
     let began = Instant::now();
     let child = setting.command(&["--rate", "500/s"], &[&events]).spawn().unwrap();
-    wait_until("300 events have arrived", Duration::from_secs(30), || broker.read(&setting.topic).len() >= 300);
+    wait_until("300 events have arrived", LIMIT, || broker.read(&setting.topic).len() >= 300);
     let elapsed = began.elapsed();
     terminate(&child);
     let (code, said) = said(child.wait_with_output().unwrap());
@@ -192,7 +193,7 @@ fn a_signal_ends_the_wait_for_a_silent_pipe() {
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     let mut pipe = child.stdin.take().unwrap();
     pipe.write_all(lines(10).as_bytes()).unwrap();
-    wait_until("a feed is published as it comes", Duration::from_secs(30), || broker.read(&setting.topic).len() == 10);
+    wait_until("a feed is published as it comes", LIMIT, || broker.read(&setting.topic).len() == 10);
     terminate(&child);
     let (code, said) = said(child.wait_with_output().unwrap());
     assert_eq!(code, Some(1), "{said}");
@@ -203,11 +204,11 @@ fn a_signal_ends_the_wait_for_a_silent_pipe() {
 #[test]
 fn what_did_not_arrive_is_counted_with_the_place_to_begin_again() {
     let Some(broker) = Broker::own() else { return };
-    let setting = Setting::new(&broker.address, "\"delivery.timeout.ms\" = \"2000\"\n");
+    let setting = Setting::new(&broker.address, "\"delivery.timeout.ms\" = \"10000\"\n");
     broker.topic(&setting.topic, 3, &[]);
     let events = setting.file("events.jsonl", &lines(100_000));
     let child = setting.command(&["--rate", "2000/s"], &[&events]).spawn().unwrap();
-    wait_until("some events have arrived", Duration::from_secs(30), || broker.read(&setting.topic).len() >= 500);
+    wait_until("some events have arrived", LIMIT, || broker.read(&setting.topic).len() >= 500);
     broker.kill();
     let (code, said) = said(child.wait_with_output().unwrap());
     assert_eq!(code, Some(1), "{said}");

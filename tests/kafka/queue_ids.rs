@@ -52,6 +52,17 @@ fn incident_of(instance: &Instance, account: &str) -> String {
     found.unwrap()
 }
 
+/// The page of an incident, once the topic has been read for it.
+#[track_caller]
+fn page_of(instance: &Instance, incident: &str) -> (u16, Value) {
+    let mut answer = (202, Value::Null);
+    wait_until("the topic is read", LIMIT, || {
+        answer = instance.json(&format!("/v1/incidents/{incident}/queue-ids"));
+        answer.0 != 202
+    });
+    answer
+}
+
 /// The command as a person types it.
 fn queue_ids(d: &Deployment<'_>, instance: &Instance, arguments: &[&str]) -> Output {
     let mut command = mailfuse();
@@ -90,7 +101,7 @@ fn what_waits_is_listed_by_host_and_what_is_done_is_not() {
     };
     let (first_host, relay) = (of(2, "B"), of(1, "RB"));
 
-    let (status, page) = instance.json(&format!("/v1/incidents/{incident}/queue-ids"));
+    let (status, page) = page_of(&instance, &incident);
     assert_eq!(status, 200, "{page}");
     let hosts: BTreeSet<&str> = page["ids"].as_array().unwrap().iter().map(|q| q["host"].as_str().unwrap()).collect();
     assert_eq!(hosts, BTreeSet::from(["out-1", "sub-1"]));
@@ -142,7 +153,7 @@ fn postsuper_holds_exactly_the_burst() {
     let found = queue_ids(&d, &instance, &[&incident]);
     let ids = listed(&found);
     assert_eq!(ids.len(), BURST as usize, "{}", String::from_utf8_lossy(&found.stderr));
-    let answer = instance.json(&format!("/v1/incidents/{incident}/queue-ids")).1;
+    let answer = page_of(&instance, &incident).1;
     let host = answer["ids"][0]["host"].as_str().unwrap().to_owned();
     assert_eq!(listed(&queue_ids(&d, &instance, &[&incident, "--host", &host])), ids);
 

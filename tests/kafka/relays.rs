@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use crate::hands_support::free_port;
-use crate::run_support::{Broker, Deployment, Instance, LIMIT, mailfuse, now_s, wait_until};
+use crate::run_support::{Broker, Deployment, Instance, LIMIT, WORK, mailfuse, now_s, wait_until};
 use serde_json::{Value, json};
 
 const HISTORY_DAYS: i64 = 25;
@@ -229,6 +229,17 @@ fn a_stop_that_another_instance_serves_lets_the_relay_go() {
     wait_until("it tries no more, it sends", LIMIT, || other.json("/v1/trying").1["accounts"] == 0);
 }
 
+/// Whichever of two is the active desk, once one is.
+#[track_caller]
+fn active<'i>(one: &'i Instance, two: &'i Instance) -> &'i Instance {
+    let mut found = None;
+    wait_until("there is a desk", LIMIT, || {
+        found = [one, two].into_iter().find(|i| i.json("/v1/desk").1["role"] == "active");
+        found.is_some()
+    });
+    found.unwrap()
+}
+
 #[test]
 fn a_throttled_account_writes_to_whom_it_knows_and_to_few_others() {
     let Some(broker) = Broker::shared() else { return };
@@ -246,8 +257,7 @@ fn a_throttled_account_writes_to_whom_it_knows_and_to_few_others() {
     wait_until("the hands answer", LIMIT, || is_let(ANN, "nobody@y.example"));
     // Each account is in a partition of its own, so that either instance has to speak for one.
     for account in [ANN, BOB] {
-        let of_desk = [&first, &other].into_iter().find(|i| i.json("/v1/desk").1["role"] == "active").unwrap();
-        command(of_desk, &["accounts", "stop", account, "--throttle", "--note", "somebody looks"]);
+        command(active(&first, &other), &["accounts", "stop", account, "--throttle", "--note", "somebody looks"]);
     }
     let heard = |instance: &Instance| instance.log().matches("has written to before is known").count();
     let checked = |instance: &Instance| {
@@ -275,18 +285,16 @@ fn a_throttled_account_writes_to_whom_it_knows_and_to_few_others() {
         (known.clone().filter(|r| r.value.is_some()).count(), known.filter(|r| r.value.is_none()).count())
     };
     assert_eq!(records(), (2, 0), "each is told once");
-    wait_until("there is a desk", LIMIT, || [&first, &other].iter().any(|i| i.json("/v1/desk").1["role"] == "active"));
     for account in [ANN, BOB] {
-        let of_desk = [&first, &other].into_iter().find(|i| i.json("/v1/desk").1["role"] == "active").unwrap();
-        command(of_desk, &["accounts", "release", account]);
+        command(active(&first, &other), &["accounts", "release", account]);
     }
     wait_until("they are gone", LIMIT, || records() == (2, 2));
-    assert!(is_let(ANN, "new7@y.example"));
+    wait_until("the hands have heard it", LIMIT, || is_let(ANN, "new7@y.example"));
 }
 
 #[test]
 fn an_hour_of_lag_and_an_offset_reset_stop_nobody_and_pull_nothing() {
-    const ACT_WITHIN_S: i64 = 40;
+    const ACT_WITHIN_S: i64 = 90;
     let Some(broker) = Broker::shared() else { return };
     let mut d = Deployment::new(broker, "late", 2);
     let (policy, agent) = (free_port(), free_port());
@@ -344,7 +352,7 @@ fn an_hour_of_lag_and_an_offset_reset_stop_nobody_and_pull_nothing() {
     // People end it. Some time later everything is learned anew, from the first event on.
     command(&instance, &["accounts", "release", BOB]);
     command(&instance, &["relays", "restore", "out-2"]);
-    wait_until("it is late", LIMIT, || now_s() > began_s + ACT_WITHIN_S + 2);
+    wait_until("it is late", WORK, || now_s() > began_s + ACT_WITHIN_S + 2);
     let mut instance = instance;
     assert!(instance.terminate().success());
     let alerts = broker.read(&d.topic("alerts")).len();

@@ -42,10 +42,16 @@ fn check_words(text: &str, words: &[&str]) {
 fn check_halted(instance: &Instance, reason: &str, words: &[&str]) {
     instance.await_log("partition halted");
     check_words(&instance.log(), words);
-    let (status, body) = instance.get("/readyz");
-    assert_eq!(status, 503, "{body}");
+    // Page and metric follow the log.
+    let mut body = String::new();
+    wait_until("/readyz and the metric say so", LIMIT, || {
+        let (status, said) = instance.get("/readyz");
+        body = said;
+        status == 503
+            && words.iter().all(|word| body.contains(word))
+            && instance.metric("mailfuse_partition_halted", &format!("reason=\"{reason}\"")) == 1.0
+    });
     check_words(&body, words);
-    assert_eq!(instance.metric("mailfuse_partition_halted", &format!("reason=\"{reason}\"")), 1.0);
     assert_eq!(instance.get("/healthz").0, 200, "it is not dead: a restart would not help");
 }
 

@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Clippy knows tests by their attribute, not the functions they share.
 
 mod records;
+mod turns;
 
 pub use records::{Record, produce_with};
+pub use turns::{alone, beside_others};
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -44,6 +46,7 @@ impl Broker {
     /// `None` where there is no Java or no Maven: the test returns, having said so. Under CI it fails.
     pub fn shared() -> Option<&'static Broker> {
         static SHARED: OnceLock<Option<Broker>> = OnceLock::new();
+        beside_others();
         let shared = SHARED.get_or_init(|| match std::env::var("MAILFUSE_TEST_KAFKA") {
             Ok(address) => Some(Broker { address, sasl_address: None, own: None }),
             Err(_) => Broker::own(),
@@ -62,6 +65,7 @@ impl Broker {
     /// The same with options of `broker start`, such as `--set`, `KEY=VALUE`.
     pub fn with(options: &[&str]) -> Option<Broker> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        beside_others();
         let name = format!("kafka-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         let options: Vec<String> = options.iter().map(|&o| o.to_owned()).collect();

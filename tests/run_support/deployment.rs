@@ -31,6 +31,8 @@ pub struct Deployment<'b> {
     pub partitions: i32,
     /// Sections that are added to every configuration.
     pub extra: String,
+    /// What the group takes for death, in seconds. A drain takes a second less at most.
+    pub session_s: u32,
     /// Lines of the section `[run]`, beside those that every test has.
     pub run: String,
     pub folder: tempfile::TempDir,
@@ -58,6 +60,7 @@ impl<'b> Deployment<'b> {
             name: unique(name),
             partitions,
             extra: String::new(),
+            session_s: 6,
             run: String::new(),
             folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
             logs: AtomicU32::new(0),
@@ -78,8 +81,11 @@ impl<'b> Deployment<'b> {
              control = \"{name}.control\"\ndesk = \"{name}.desk\"\nsignals = \"{name}.signals\"\n\
              rejects = \"{name}.rejects\"\n\
              [http]\nlisten = \"127.0.0.1:0\"\n\
-             [run]\ninstance = \"{instance}\"\nworkers = 2\ncheckpoint_ms = 500\nsession_timeout_ms = 6000\ndrain_s = 5\n{}\n{}",
-            self.run, self.extra
+             [run]\ninstance = \"{instance}\"\nworkers = 2\ncheckpoint_ms = 500\nsession_timeout_ms = {}\ndrain_s = {}\n{}\n{}",
+            self.session_s * 1000,
+            self.session_s - 1,
+            self.run,
+            self.extra
         );
         fs::write(&path, text).unwrap();
         path
@@ -167,6 +173,18 @@ impl<'b> Deployment<'b> {
             std::thread::sleep(Duration::from_millis(80));
             let offsets = self.offsets_with(&consumer);
             offsets.is_some_and(|all| all.iter().all(|(committed, high)| *high == 0 || *committed == Some(*high)))
+        });
+    }
+
+    /// Waits until an instance's index has all that is in the desk topic by now: whatever was answered is on its pages then.
+    #[track_caller]
+    pub fn await_index(&self, instance: &Instance) {
+        // Readers of committed records get what has been committed a moment later.
+        let written = self.broker.read_uncommitted(&self.topic("desk"));
+        let end = written.last().map_or(0, |last| last.offset + 1);
+        wait_until("the index is at the end of the desk topic", LIMIT, || {
+            let index = instance.json("/v1/desk").1["index"].take();
+            index["state"] == "ready" && index["next_offset"].as_i64().unwrap_or(0) >= end
         });
     }
 

@@ -99,27 +99,29 @@ impl Instance {
         log[begin..].split('/').next().unwrap().to_owned()
     }
 
-    /// Status and body of a page, when there is one: asked again while its index is being made.
+    /// Status and body of a page, when there is one: asked again while its index is being made, and where it was too busy.
     #[track_caller]
     pub fn get(&self, path: &str) -> (u16, String) {
-        let mut answer = self.get_once(path);
-        if answer.0 == 503 && answer.1.contains("is being made from the topics") {
-            wait_until(&format!("{path} is answered"), LIMIT, || {
-                answer = self.get_once(path);
-                answer.0 != 503
-            });
-        }
+        let (mut answer, mut is_made) = ((0, String::new()), false);
+        wait_until(&format!("{path} is answered"), LIMIT, || {
+            let Some(came) = self.get_once(path) else { return false };
+            answer = came;
+            let is_away = answer.0 == 503;
+            is_made |= is_away && answer.1.contains("is being made from the topics");
+            !is_away || !is_made && !answer.1.contains("no answer within")
+        });
         answer
     }
 
-    fn get_once(&self, path: &str) -> (u16, String) {
+    /// `None` where no answer came, or half of one.
+    fn get_once(&self, path: &str) -> Option<(u16, String)> {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(10)))
             .build()
             .into();
-        let mut answer = agent.get(format!("http://{}{path}", self.http())).call().unwrap();
-        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+        let mut answer = agent.get(format!("http://{}{path}", self.http())).call().ok()?;
+        Some((answer.status().as_u16(), answer.body_mut().read_to_string().ok()?))
     }
 
     pub fn json(&self, path: &str) -> (u16, Value) {
@@ -138,11 +140,8 @@ impl Instance {
     /// Status and answer of a request with a body.
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(20)))
-            .build()
-            .into();
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(LIMIT)).build().into();
         let request = axum::http::Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.http()))
@@ -153,10 +152,11 @@ impl Instance {
         (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}: {text}")))
     }
 
-    /// The partitions that it has.
+    /// The partitions that it has; none while it is too busy to say so.
     pub fn partitions(&self) -> Vec<i64> {
         let (_, status) = self.json("/v1/status");
-        status["partitions"].as_array().unwrap().iter().map(|p| p["partition"].as_i64().unwrap()).collect()
+        let all = status["partitions"].as_array().into_iter().flatten();
+        all.map(|p| p["partition"].as_i64().unwrap()).collect()
     }
 
     #[track_caller]
