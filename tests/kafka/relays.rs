@@ -55,7 +55,7 @@ fn burst(account: &str, relay: &str, at_s: i64, a_second: i64) -> Vec<(i64, Valu
 /// What is answered to a line, or several; empty where nobody answers.
 fn answer(port: u16, question: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
     let mut line = String::new();
     let asked = stream.write_all(question.as_bytes()).and_then(|()| BufReader::new(stream).read_line(&mut line));
     asked.map(|_| line.trim_end().to_owned()).unwrap_or_default()
