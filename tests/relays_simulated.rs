@@ -212,7 +212,7 @@ fn run(seed: u64, relays: usize, way: Way, tune: &dyn Fn(&mut Settings)) -> Figu
                 sent.entry(n).or_default().push_back((minute, each, through));
             }
         }
-        let mut by_relay: Vec<HashMap<usize, f64>> = vec![HashMap::new(); relays];
+        let mut by_relay: Vec<HashMap<usize, (f64, i64)>> = vec![HashMap::new(); relays];
         sent.retain(|n, window| {
             while window.front().is_some_and(|(at, ..)| *at <= minute - window_min) {
                 window.pop_front();
@@ -220,9 +220,10 @@ fn run(seed: u64, relays: usize, way: Way, tune: &dyn Fn(&mut Settings)) -> Figu
             let b = &bursts[*n];
             // It counts from its flag on, with what went before; not any more once somebody said that it was none.
             if minute >= b.flag_min && (b.is_spam || minute < b.is_acquitted_min) {
-                for (_, each, through) in window.iter() {
+                for (at, each, through) in window.iter() {
                     for r in through {
-                        *by_relay[*r].entry(*n).or_default() += each;
+                        let (sum, last) = by_relay[*r].entry(*n).or_default();
+                        (*sum, *last) = (*sum + each, *at);
                     }
                 }
             }
@@ -252,17 +253,17 @@ fn run(seed: u64, relays: usize, way: Way, tune: &dyn Fn(&mut Settings)) -> Figu
             continue;
         }
         let burdens: Vec<Burden> = (0..relays)
-            .filter(|r| !by_relay[*r].is_empty() || minute - last_refused[*r] < window_min)
             .map(|r| Burden {
                 relay: names[r].clone(),
                 carried: (load * window_min as f64) as u64,
                 burst: by_relay[r]
                     .iter()
-                    .map(|(n, sum)| BurstShare {
+                    .map(|(n, (sum, last))| BurstShare {
                         account: bursts[*n].account.clone(),
                         tenant: bursts[*n].account.clone(),
                         incident: format!("i-{}", bursts[*n].account),
                         recipients: *sum as u64,
+                        ts: Timestamp(NOW + last * MINUTE),
                     })
                     .collect(),
                 refused: if minute - last_refused[r] < window_min {
@@ -270,6 +271,8 @@ fn run(seed: u64, relays: usize, way: Way, tune: &dyn Fn(&mut Settings)) -> Figu
                 } else {
                     Vec::new()
                 },
+                refused_ts: Timestamp(NOW + last_refused[r].max(0) * MINUTE),
+                others: (load * window_min as f64) as u64,
             })
             .collect();
         let outcome = d.tick(&burdens, false, now_ms);
