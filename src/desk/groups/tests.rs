@@ -266,6 +266,29 @@ fn a_shift_stays_one_while_a_partition_lags() {
     }
 }
 
+#[test]
+fn whoever_takes_over_while_a_partition_lags_says_the_same() {
+    let stands = |book: &Book| -> Vec<Option<String>> {
+        (0..600).map(|n| book.incident(&format!("i-{n}")).and_then(|i| i.anomaly.clone())).collect()
+    };
+    let whole = &mut Book::default();
+    let notices: Vec<String> = said(whole, lagging(11)).into_iter().map(|n| n.id).collect();
+    for cut in (0..600).step_by(37) {
+        let (mut first, mut next, mut ids) = (Book::default(), Book::default(), Vec::new());
+        for (n, alert) in lagging(11).into_iter().enumerate() {
+            if n == cut {
+                next.restored();
+            }
+            let taken = if n < cut { first.take(alert, 0, "test") } else { next.take(alert, 0, "test") };
+            ids.extend(taken.notices.into_iter().map(|n| n.id));
+            if n < cut {
+                taken.records.into_iter().for_each(|r| next.restore(r));
+            }
+        }
+        assert_eq!((&ids, stands(&next)), (&notices, stands(whole)), "taken over at {cut}");
+    }
+}
+
 proptest::proptest! {
     /// What the groups make of a stream, against rules that look through all of it each time; flags come in batches and single
     /// ones, and each partition lags as it likes.
