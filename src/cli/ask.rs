@@ -15,6 +15,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::{Failure, usage};
 use crate::config::Config;
+use crate::desk::api::AS_OF;
 
 /// The environment variable that may hold a token.
 const TOKEN_VARIABLE: &str = "MAILFUSE_TOKEN";
@@ -129,6 +130,9 @@ fn answered(asked: &Asked, method: Method, path: &str, body: Option<Value>) -> R
         {
             std::thread::sleep(wait);
             continue;
+        }
+        if let Some(as_of) = answer.headers().get(AS_OF).and_then(|as_of| as_of.to_str().ok()) {
+            eprintln!("As of {as_of}: {base} cannot read the brokers now, and what came since is not shown.");
         }
         let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
         let text = text.with_context(|| format!("{base}: its answer broke off"))?;

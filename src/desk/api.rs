@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -21,11 +22,14 @@ use super::index::{Error, reader};
 use super::look_back::{self, api::Lately};
 use super::shared::{IndexState, Role, Shared};
 use crate::kafka::outlet::now_ms;
+use crate::kafka::restore::Reader;
 use crate::telemetry::access::{Right, Who};
 use crate::telemetry::http::Problem;
 
 /// Questions that are answered at a time.
 const ASKING_MAX: usize = 8;
+/// The header that says as of when an answer is, where the index cannot be brought up to date.
+pub const AS_OF: &str = "mailfuse-as-of";
 /// The largest whole number that every reader of JSON has exactly (RFC 8259, section 6).
 const CURSOR_MAX: i64 = (1 << 53) - 1;
 /// Time for an answer to be found.
@@ -41,20 +45,39 @@ pub(super) struct Desk {
 
 /// The routes.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
+    let desk = Desk { shared, lately: Arc::default(), asking: Arc::new(Semaphore::new(ASKING_MAX)) };
     Router::new()
-        .route("/v1/desk", get(desk))
         .route("/v1/incidents", get(incidents))
         .route("/v1/incidents/{id}", get(incident))
         .route("/v1/alerts", get(alerts))
         .route("/v1/deliveries", get(deliveries))
-        .route("/v1/endpoints", get(endpoints))
         .route("/v1/listings", get(listings))
-        .route("/v1/directory", get(directory))
-        .route("/v1/directory/{account}", get(known))
         .merge(feedback::api::router())
         .merge(feedback::measures::router())
         .merge(look_back::api::router())
-        .with_state(Desk { shared, lately: Arc::default(), asking: Arc::new(Semaphore::new(ASKING_MAX)) })
+        .route_layer(middleware::from_fn_with_state(desk.clone(), say_as_of))
+        // What follows is not answered from the index.
+        .route("/v1/desk", get(self::desk))
+        .route("/v1/endpoints", get(endpoints))
+        .route("/v1/directory", get(directory))
+        .route("/v1/directory/{account}", get(known))
+        .with_state(desk)
+}
+
+/// Says in each answer from an index that cannot be brought up to date as of when it is.
+async fn say_as_of(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    // What is said is not said by the index.
+    let is_question = request.method() == Method::GET;
+    let before = desk.shared.index();
+    let mut response = next.run(request).await;
+    let as_of = [before, desk.shared.index()].into_iter().find_map(|state| match state {
+        IndexState::Away { as_of, .. } => HeaderValue::from_str(&as_of.to_string()).ok(),
+        _ => None,
+    });
+    if let Some(as_of) = as_of.filter(|_| is_question && response.status().is_success()) {
+        response.headers_mut().insert(AS_OF, as_of);
+    }
+    response
 }
 
 #[derive(Serialize)]
@@ -95,7 +118,8 @@ pub(super) async fn ask<T: Send + 'static>(
     let unavailable = |error: String, cure: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error, cure);
     // Half an index would say that there is no more.
     match desk.shared.index() {
-        IndexState::Ready => {}
+        // Whole, and said to be of then.
+        IndexState::Ready | IndexState::Away { .. } => {}
         IndexState::Catching => {
             return Err(unavailable(
                 "the index of this instance is being made from the topics".to_owned(),
@@ -224,19 +248,35 @@ async fn listings(State(desk): State<Desk>, asked: Asked<Listings>) -> Result<Re
 }
 
 /// What the active desk alone knows and does.
-pub(super) fn active(desk: &Desk) -> Result<(), Problem> {
+pub(super) async fn active(desk: &Desk) -> Result<(), Problem> {
     if desk.shared.role() == Role::Active {
         return Ok(());
     }
-    Err(Problem::new(
-        StatusCode::MISDIRECTED_REQUEST,
-        "this is not the active desk",
-        "Ask the instance whose /v1/desk says \"active\".",
-    ))
+    let instance = active_instance(desk).await;
+    let cure = match &instance {
+        Some(instance) => format!("Ask {instance}."),
+        None => "Ask the instance whose /v1/desk says \"active\".".to_owned(),
+    };
+    let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, "this is not the active desk", cure);
+    Err(problem.at_instance(instance))
+}
+
+/// The HTTP address of the instance that has the alerts, where the group knows one that is not this one.
+async fn active_instance(desk: &Desk) -> Option<String> {
+    let place = Arc::clone(&desk.asking).try_acquire_owned().ok()?;
+    let shared = Arc::clone(&desk.shared);
+    let asked = tokio::task::spawn_blocking(move || {
+        let (kafka, _place) = (&shared.kafka, place);
+        let client_id = Reader::new(kafka).ok()?.owner(&kafka.group, &kafka.topics.alerts, 0)?;
+        (client_id != shared.client_id).then_some(client_id)
+    });
+    let client_id = tokio::time::timeout(ANSWER_WITHIN, asked).await.ok()?.ok()??;
+    // Its last word, as `run` has named it.
+    client_id.rsplit(' ').next().filter(|address| !address.is_empty()).map(str::to_owned)
 }
 
 async fn endpoints(State(desk): State<Desk>) -> Result<Response, Problem> {
-    active(&desk)?;
+    active(&desk).await?;
     Ok(Json(serde_json::json!({ "items": desk.shared.endpoints() })).into_response())
 }
 

@@ -9,22 +9,23 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::groups::{Groups, contents, networks};
-use super::notice::{ACCOUNTS_MAX, Notice, Said};
+use super::notice::{ACCOUNTS_MAX, Notice, NoticeKind, Said};
 use super::record::{ALERT, INCIDENT, Incident, Kept, Record, Stage, State};
 use super::webhook::grouping::Told;
-use crate::core::alert::{Alert, AlertKind};
+use crate::core::alert::{Alert, AlertKind, Severity};
 use crate::directory::Directory;
 use crate::event::Timestamp;
 
-/// Incidents that are known at a time: those that are over longest make room. One takes some 700 bytes.
+/// Incidents that are known at a time: those that are over longest make room, but for what waits to be delivered. One takes some
+/// 700 bytes.
 pub const INCIDENTS_MAX: usize = 200_000;
 
 /// The book of incidents.
 #[derive(Debug, Default)]
 pub struct Book {
     incidents: HashMap<String, Incident>,
-    /// Id of each notice, with its number and when it was taken.
-    notices: HashMap<String, (u64, i64)>,
+    /// By its id.
+    notices: HashMap<String, Noticed>,
     groups: Groups,
     directory: Arc<Directory>,
     /// The number of the next alert.
@@ -48,6 +49,34 @@ pub struct Taken {
     pub records: Vec<Record>,
     /// What must be written to the alerts topic; it comes back from there, and is taken as the detector's alerts are.
     pub notices: Vec<Notice>,
+}
+
+/// What is remembered of a notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noticed {
+    /// Its number.
+    pub n: u64,
+    /// When it was taken, in Unix milliseconds.
+    pub taken_ms: i64,
+    /// What it says.
+    pub kind: NoticeKind,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The customer, where it is about one.
+    pub tenant: Option<String>,
+}
+
+/// What was forgotten.
+#[derive(Debug, Default)]
+pub struct Forgotten {
+    /// What must be written.
+    pub records: Vec<Record>,
+    /// Incidents.
+    pub incidents: Vec<Incident>,
+    /// Incidents among them whose time had not come: too many are known.
+    pub early: usize,
+    /// Notices.
+    pub notices: Vec<Noticed>,
 }
 
 impl Book {
@@ -131,7 +160,7 @@ impl Book {
         }
         let n = self.next;
         self.next += 1;
-        self.notices.insert(notice.id.clone(), (n, now_ms));
+        self.notices.insert(notice.id.clone(), noticed(&notice, n, now_ms));
         Some(Record::Alert(Box::new(Kept { v: 1, n, taken_ms: now_ms, alert: Said::Fleet(Box::new(notice)) })))
     }
 
@@ -166,7 +195,8 @@ impl Book {
             Record::Alert(kept) => {
                 self.next = self.next.max(kept.n + 1);
                 if let Said::Fleet(notice) = kept.alert {
-                    self.notices.insert(notice.id, (kept.n, kept.taken_ms));
+                    let known = noticed(&notice, kept.n, kept.taken_ms);
+                    self.notices.insert(notice.id, known);
                 }
             }
             Record::Incident(incident) => {
@@ -200,38 +230,43 @@ impl Book {
         }
     }
 
-    /// Forgets what has been over since before `before_ms`, and what is too much. Returns what must be written. The alert with the
-    /// highest number stays: whoever restores the book goes on behind it, so that no number comes twice.
-    pub fn forget(&mut self, before_ms: i64) -> Vec<Record> {
+    /// Forgets what has been over since before `before_ms`, and what is too much; `is_needed` says of which incidents and alerts, by
+    /// id, something waits to be delivered: these stay. So does the alert with the highest number: whoever restores the book goes on
+    /// behind it, so that no number comes twice.
+    pub fn forget(&mut self, before_ms: i64, is_needed: &dyn Fn(&str) -> bool) -> Forgotten {
         let next = self.next;
         let is_last = |n: u64| n + 1 == next;
-        let over = |i: &&Incident| i.state == State::Over && !i.alerts.iter().any(|s| is_last(s.n));
-        let mut gone: Vec<String> =
-            self.incidents.values().filter(over).filter(|i| i.updated_ms < before_ms).map(|i| i.id.clone()).collect();
-        let rest = self.incidents.len() - gone.len();
-        if rest > INCIDENTS_MAX {
-            let mut oldest: Vec<(i64, &str)> = self
-                .incidents
-                .values()
-                .filter(over)
-                .filter(|i| i.updated_ms >= before_ms)
-                .map(|i| (i.updated_ms, &*i.id))
-                .collect();
-            oldest.sort_unstable();
-            gone.extend(oldest.iter().take(rest - INCIDENTS_MAX).map(|(_, id)| (*id).to_owned()));
+        let stays = |i: &Incident| is_needed(&i.id) || i.alerts.iter().any(|s| is_last(s.n) || is_needed(&s.id));
+        let (mut gone, mut others) = (Vec::<String>::new(), Vec::<(i64, &str)>::new());
+        for incident in self.incidents.values().filter(|i| i.state == State::Over && !stays(i)) {
+            if incident.updated_ms < before_ms {
+                gone.push(incident.id.clone());
+            } else {
+                others.push((incident.updated_ms, &incident.id));
+            }
+        }
+        let too_many = (self.incidents.len() - gone.len()).saturating_sub(INCIDENTS_MAX);
+        let mut forgotten = Forgotten { early: too_many.min(others.len()), ..Forgotten::default() };
+        if forgotten.early > 0 {
+            others.sort_unstable();
+            gone.extend(others.iter().take(forgotten.early).map(|(_, id)| (*id).to_owned()));
         }
         gone.sort_unstable();
-        let mut records = Vec::new();
         for id in gone {
             let Some(incident) = self.incidents.remove(&id) else { continue };
-            records.extend(incident.alerts.iter().map(|s| Record::Gone(format!("{ALERT}{}", s.id))));
-            records.push(Record::Gone(format!("{INCIDENT}{id}")));
+            forgotten.records.extend(incident.alerts.iter().map(|s| Record::Gone(format!("{ALERT}{}", s.id))));
+            forgotten.records.push(Record::Gone(format!("{INCIDENT}{id}")));
+            forgotten.incidents.push(incident);
         }
-        let mut notices: Vec<String> =
-            self.notices.extract_if(|_, (n, taken_ms)| *taken_ms < before_ms && !is_last(*n)).map(|n| n.0).collect();
-        notices.sort_unstable();
-        records.extend(notices.into_iter().map(|id| Record::Gone(format!("{ALERT}{id}"))));
-        records
+        let is_old =
+            |id: &String, notice: &mut Noticed| notice.taken_ms < before_ms && !is_last(notice.n) && !is_needed(id);
+        let mut notices: Vec<(String, Noticed)> = self.notices.extract_if(is_old).collect();
+        notices.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (id, notice) in notices {
+            forgotten.records.push(Record::Gone(format!("{ALERT}{id}")));
+            forgotten.notices.push(notice);
+        }
+        forgotten
     }
 
     /// The number of the next alert.
@@ -287,6 +322,10 @@ impl Book {
     pub fn open(&self) -> usize {
         self.open
     }
+}
+
+fn noticed(notice: &Notice, n: u64, taken_ms: i64) -> Noticed {
+    Noticed { n, taken_ms, kind: notice.kind, severity: notice.severity, tenant: notice.tenant.clone() }
 }
 
 impl Incident {
@@ -404,7 +443,7 @@ pub(super) mod tests {
                 topic.extend(book.take(alert(AlertKind::Cleared, n), i64::from(n), "").records);
             }
         }
-        topic.extend(book.forget(20));
+        topic.extend(book.forget(20, &|_| false).records);
         let mut restored = Book::default();
         for record in topic {
             let (key, value) = (record.key(), record.value().unwrap());
@@ -417,18 +456,44 @@ pub(super) mod tests {
         assert_eq!(book.len(), 50 - 7, "0, 3, …, 18 were over before 20");
     }
 
+    /// The keys of what is forgotten where nothing waits.
+    fn forgotten(book: &mut Book, before_ms: i64) -> Vec<String> {
+        book.forget(before_ms, &|_| false).records.iter().map(Record::key).collect()
+    }
+
+    #[test]
+    fn what_waits_to_be_delivered_is_not_forgotten_even_where_there_is_too_much() {
+        let mut book = Book::default();
+        let all = INCIDENTS_MAX as u32 + 1_000;
+        let stage = |n: u32| Stage { n: n.into(), id: format!("a-{n}"), kind: AlertKind::Cleared, ts: Timestamp(0) };
+        let one = Incident::new(&alert(AlertKind::Cleared, 0), stage(0), 0);
+        for n in 0..all {
+            let (id, updated_ms) = (format!("i-{n}"), i64::from(n));
+            let incident = Incident { id, updated_ms, alerts: vec![stage(n)], ..one.clone() };
+            book.restore(Record::Incident(Box::new(incident)));
+        }
+        // Of every other old one something waits: of its incident, or of its alert.
+        let waits: std::collections::HashSet<String> =
+            (0..3_000).map(|n| format!("{}-{}", if n % 2 == 0 { "i" } else { "a" }, 2 * n)).collect();
+        let gone = book.forget(500, &|id| waits.contains(id));
+        assert_eq!((gone.early, book.len()), (750, INCIDENTS_MAX), "a quarter thousand was old");
+        assert_eq!(gone.incidents.len(), 1_000);
+        assert!((0..3_000).all(|n| book.incident(&format!("i-{}", 2 * n)).is_some()));
+        assert!(gone.incidents.iter().all(|i| i.updated_ms < 2_000), "the oldest of the others went");
+        // What has left waits no more.
+        assert_eq!(book.forget(500, &|_| false).incidents.len(), 250);
+    }
+
     #[test]
     fn what_goes_on_is_never_forgotten() {
         let mut book = Book::default();
         book.take(alert(AlertKind::Flagged, 1), 0, "");
-        assert_eq!(book.forget(i64::MAX), []);
+        assert_eq!(forgotten(&mut book, i64::MAX), [""; 0]);
         book.take(alert(AlertKind::Cleared, 1), 5, "");
         // Another one has the highest number now.
         book.take(alert(AlertKind::Flagged, 2), 5, "");
-        assert_eq!(book.forget(5), []);
-        let gone = book.forget(6);
-        let keys: Vec<String> = gone.iter().map(Record::key).collect();
-        assert_eq!(keys, ["alert/a-1-Flagged", "alert/a-1-Cleared", "incident/i-1"]);
+        assert_eq!(forgotten(&mut book, 5), [""; 0]);
+        assert_eq!(forgotten(&mut book, 6), ["alert/a-1-Flagged", "alert/a-1-Cleared", "incident/i-1"]);
         assert_eq!(book.len(), 1);
     }
 
@@ -440,7 +505,7 @@ pub(super) mod tests {
             topic.extend(book.take(alert(AlertKind::Flagged, n), 1, "").records);
             topic.extend(book.take(alert(AlertKind::Cleared, n), 2, "").records);
         }
-        topic.extend(book.forget(i64::MAX));
+        topic.extend(book.forget(i64::MAX, &|_| false).records);
         // As compaction leaves it.
         let mut left = std::collections::BTreeMap::new();
         for record in topic {

@@ -2,9 +2,10 @@
 //! time and chance are arguments.
 
 mod behind;
+mod ended;
 mod said;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::book::About;
@@ -17,12 +18,14 @@ use super::webhook::digest::CLOCKS_MS;
 use super::webhook::grouping::{self, Group, Grouping, Holds, News, Plan, Taken, Told, alerts_since};
 use super::webhook::outbox::{Limits, NotAdded, Outbox};
 use super::webhook::outcome::Outcome;
-use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, EndpointRecord, Last, State};
+use super::webhook::record::{Attempt, Change, Delivery, DeliveryRecord, Last, State};
 use super::webhook::settings::{Deliver, Endpoint, Facts, Format};
 use super::webhook::sign::webhook_id;
 use super::webhook::storm::incidents_of;
 use crate::core::alert::{Alert, Severity};
 use crate::directory::Facts as Customer;
+pub use behind::Lost;
+use ended::Complaints;
 use said::{facts, incident, kind, news, severity};
 
 /// Messages that wait at an endpoint; beyond them alerts wait in the desk topic until there is room.
@@ -56,6 +59,7 @@ pub struct Deliveries {
     /// By endpoint at which too much waits, the number of the first alert that no message for it was made of. From there on it gets
     /// everything by [`Deliveries::catch_up`], so that the order stays.
     behind: BTreeMap<String, u64>,
+    complaints: Complaints,
 }
 
 impl Deliveries {
@@ -73,6 +77,7 @@ impl Deliveries {
             finished: BTreeSet::new(),
             astray: Vec::new(),
             behind: BTreeMap::new(),
+            complaints: Complaints::default(),
         }
     }
 
@@ -367,39 +372,6 @@ impl Deliveries {
         Some(self.recorded(vec![change], now_ms))
     }
 
-    fn recorded(&mut self, changes: Vec<Change>, now_ms: i64) -> Vec<Record> {
-        let mut records = Vec::new();
-        for change in changes {
-            match change {
-                Change::Delivered(r) | Change::Dead(r) => {
-                    if r.state == State::Dead {
-                        tracing::error!(
-                            endpoint = r.endpoint,
-                            id = r.id,
-                            incident = r.incident,
-                            "given up: {}; /v1/alerts has it",
-                            r.last.as_ref().and_then(|l| l.error.as_deref()).unwrap_or("no answer")
-                        );
-                    }
-                    let group = self.groups.remove(&(r.endpoint.clone(), r.id.clone()));
-                    group.iter().flat_map(alerts_of).for_each(|id| self.let_go(id));
-                    self.finished.insert((now_ms, r.endpoint.clone(), r.id.clone()));
-                    records.push(Record::Delivery(Box::new(r)));
-                }
-                Change::Failed(r) | Change::Resent(r) => records.push(Record::Delivery(Box::new(r))),
-                Change::Disabled(r) => {
-                    tracing::error!(
-                        endpoint = r.endpoint,
-                        "the receiver wants nothing more (410): what waits is held, until `mailfuse webhook enable`"
-                    );
-                    records.push(endpoint(r));
-                }
-                Change::Enabled(r) => records.push(endpoint(r)),
-            }
-        }
-        records
-    }
-
     /// Forgets what was finished before, and gives up what waits for endpoints that are not configured. Returns what must be recorded.
     pub fn forget(&mut self, before_ms: i64, now_ms: i64) -> Vec<Record> {
         let is_lost = |r: &mut DeliveryRecord| r.created_ms <= now_ms.saturating_sub(ASTRAY_MS);
@@ -418,6 +390,18 @@ impl Deliveries {
             }
         }
         records
+    }
+
+    /// Ids of the incidents and alerts of which something waits. Without them whoever takes over could not say what was to be said.
+    pub fn needs(&self) -> HashSet<&str> {
+        let incidents = self.groups.values().filter_map(|group| match &group.holds {
+            Holds::Incident { incident, .. } => Some(&**incident),
+            Holds::Taken(taken) => Some(&*taken.incident),
+            // These hold all that they say.
+            Holds::Storm(_) | Holds::Row(_) | Holds::Digest(_) => None,
+        });
+        let astray = self.astray.iter().map(|r| &*r.incident);
+        incidents.chain(astray).chain(self.alerts.keys().map(String::as_str)).collect()
     }
 
     /// When there is something to do without an attempt having ended.
@@ -534,7 +518,7 @@ impl Deliveries {
                     data: serde_json::to_value(notice).unwrap_or_default(),
                 },
             },
-            // Its alert is gone from the topic before it was sent: that it was there can still be said.
+            // Its alert is not in the topic, as where somebody else has written there: that it was can still be said.
             (_, None) => Message {
                 id,
                 kind: "account.flagged".to_owned(),
@@ -555,10 +539,6 @@ impl Deliveries {
     fn link_to(&self, incident: &str) -> String {
         if self.link.is_empty() { String::new() } else { format!("{}/v1/incidents/{incident}", self.link) }
     }
-}
-
-fn endpoint(record: EndpointRecord) -> Record {
-    Record::Endpoint(Box::new(record))
 }
 
 fn alerts_of(group: &Group) -> std::slice::Iter<'_, String> {

@@ -13,6 +13,8 @@
 //!   that chance makes it once in a million (negative binomial, [`crate::core::tail::gamma_poisson`]). Then a receiver is out, a
 //!   relay is listed, or a log has changed its form: one thing to look at, not a thousand.
 
+mod times;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
@@ -24,6 +26,7 @@ use crate::core::alert::{Action, Alert, Burst, Severity};
 use crate::core::bottom::{self, Bottom};
 use crate::core::tail;
 use crate::event::Timestamp;
+use times::Times;
 
 /// Accounts that make a campaign.
 pub const ACCOUNTS: usize = 3;
@@ -45,6 +48,8 @@ pub const SHIFT_S: u32 = 600;
 const DECADES: f64 = 6.0;
 /// The past that it is held against, in seconds.
 const PAST_S: u32 = 7 * 86_400;
+/// Incidents of the last [`SHIFT_S`] that are remembered with what they had, at most: the newest.
+const RECENT_MAX: usize = 10_000;
 /// What a fleet without a past is taken for: one account in ten minutes, known as well as an hour would tell.
 const PRIOR: (f64, f64) = (6.0, 6.0);
 /// Most of the incidents of an anomaly: at least this share has it in common.
@@ -81,9 +86,9 @@ pub struct Groups {
     lists: VecDeque<(i64, Bottom, String)>,
     newest_ms: i64,
     swept_ms: i64,
-    /// Flags of the last week, and whether they tell what is normal.
-    times: VecDeque<(i64, bool)>,
-    /// The last ones: event time, incident, and what they had.
+    /// Flags of the last week.
+    times: Times,
+    /// The last ones, in the order of their event time: that, the incident, and what they had.
     recent: VecDeque<(i64, String, Vec<String>)>,
     anomaly: Option<Anomaly>,
 }
@@ -187,8 +192,9 @@ impl Groups {
                 self.campaigns.insert(incident.id.clone(), campaign.clone());
             }
         }
-        self.times.push_back((ts_ms, incident.anomaly.is_none()));
-        self.recent.push_back((ts_ms, incident.id.clone(), facts));
+        self.times.add(ts_ms, incident.anomaly.is_none());
+        let at = self.recent.partition_point(|(t, ..)| *t <= ts_ms);
+        self.recent.insert(at, (ts_ms, incident.id.clone(), facts));
         self.sweep();
         keys
     }
@@ -196,11 +202,9 @@ impl Groups {
     /// Lets go what is too old to be grouped with.
     fn sweep(&mut self) {
         let past_ms = self.newest_ms - i64::from(PAST_S) * 1000;
-        while self.times.front().is_some_and(|(ts_ms, _)| *ts_ms < past_ms) {
-            self.times.pop_front();
-        }
         let shift_ms = self.newest_ms - i64::from(SHIFT_S) * 1000;
-        while self.recent.front().is_some_and(|(ts_ms, ..)| *ts_ms < shift_ms) {
+        self.times.sweep(past_ms, shift_ms);
+        while self.recent.front().is_some_and(|(ts_ms, ..)| *ts_ms < shift_ms) || self.recent.len() > RECENT_MAX {
             self.recent.pop_front();
         }
         let together_ms = i64::from(TOGETHER_S) * 1000;
@@ -262,8 +266,8 @@ impl Groups {
     /// Before an incident is taken that was flagged at `ts`: whether the anomaly is over by then.
     pub fn settle(&mut self, ts: Timestamp) -> Option<Anomaly> {
         let since_ms = self.newest_ms.max(ts.0) - i64::from(SHIFT_S) * 1000;
-        // With the one to come.
-        let now = 1 + self.times.iter().rev().take_while(|(ts_ms, _)| *ts_ms >= since_ms).count();
+        // With the one to come, where that is not of before.
+        let now = self.times.since(since_ms) + usize::from(ts.0 >= since_ms);
         let anomaly = self.anomaly.as_mut().filter(|a| a.until.is_none() && now < MANY / 2)?;
         anomaly.until = Some(ts);
         Some(anomaly.clone())
@@ -272,7 +276,7 @@ impl Groups {
     /// Looks whether the stream has changed.
     fn shift(&mut self, ts: Timestamp, by: &str, grouped: &mut Grouped) {
         let since_ms = self.newest_ms - i64::from(SHIFT_S) * 1000;
-        let now = self.times.iter().rev().take_while(|(ts_ms, _)| *ts_ms >= since_ms).count();
+        let now = self.times.since(since_ms);
         if let Some(anomaly) = self.anomaly.as_mut().filter(|a| a.until.is_none()) {
             anomaly.incidents += 1;
             grouped.anomaly = Some(anomaly.clone());
@@ -281,10 +285,9 @@ impl Groups {
         if now < MANY {
             return;
         }
-        let normal: Vec<i64> =
-            self.times.iter().filter(|(ts_ms, n)| *n && *ts_ms < since_ms).map(|(t, _)| *t).collect();
-        let spans = normal.first().map_or(0.0, |first| (since_ms - first) as f64 / f64::from(SHIFT_S) / 1000.0);
-        let (shape, rate) = (PRIOR.0 + normal.len() as f64, PRIOR.1 + spans);
+        let (normal, first) = self.times.normal_before(since_ms);
+        let spans = first.map_or(0.0, |first| (since_ms - first) as f64 / f64::from(SHIFT_S) / 1000.0);
+        let (shape, rate) = (PRIOR.0 + normal as f64, PRIOR.1 + spans);
         let decades = tail::gamma_poisson(now as f64, 1.0, shape, rate);
         if decades < DECADES {
             return;
@@ -292,12 +295,7 @@ impl Groups {
         let limit = tail::gamma_poisson_limit(DECADES, 1.0, shape, rate).max(MANY as f64);
         let id = notice::id('s', &["stream.anomaly", &self.newest_ms.to_string()]);
         let anomaly = Anomaly { v: 1, id: id.clone(), since: ts, until: None, incidents: now as u64 };
-        for (ts_ms, is_normal) in self.times.iter_mut().rev() {
-            if *ts_ms < since_ms {
-                break;
-            }
-            *is_normal = false;
-        }
+        self.times.odd_since(since_ms);
         let expected = rounded(shape / rate);
         let mut evidence = vec![Reason {
             signal: "flagged_accounts".to_owned(),

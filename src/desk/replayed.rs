@@ -101,7 +101,7 @@ impl Second {
         if now.0 >= self.forgot_ms.saturating_add(KEEP_MS) {
             self.forgot_ms = now.0;
             self.measures.forget(now.0 - KEEP_MS);
-            self.book.forget(now.0 - KEEP_MS);
+            self.book.forget(now.0 - KEEP_MS, &|_| false);
         }
     }
 }

@@ -3,23 +3,23 @@
 
 mod catch_up;
 mod directed;
+mod forget;
 mod hooks;
 mod listings;
+mod member;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+use rdkafka::{Message, TopicPartitionList};
 
 use super::book::Book;
-use super::deliver::Deliveries;
+use super::deliver::{Deliveries, Lost};
 use super::exposed::Exposed;
 use super::feedback::clerk::{Clerk, Control, NoControl};
 use super::heartbeat::Heart;
@@ -33,20 +33,22 @@ use super::shared::{self, Role, Shared};
 use super::webhook::outcome::Outcome;
 use crate::directory::Directory;
 use crate::kafka::changelog::{self, Changelog, Place};
-use crate::kafka::client::{self, COORDINATOR_MS, LastTrouble, client_config, complain};
+use crate::kafka::client;
 use crate::kafka::group::seek;
 use crate::kafka::outlet::now_ms;
 use crate::kafka::restore::{self, Read, Reader};
+use forget::FORGET;
+use member::{Context, consumer};
 
 /// Alerts that are taken in one transaction, at most.
 const BATCH: usize = 500;
 /// A poll that finds nothing takes this long, and with messages under way so long.
 const POLL: Duration = Duration::from_millis(100);
 const POLL_SENDING: Duration = Duration::from_millis(5);
+/// How often it is shown how things stand.
+const SHOW: Duration = Duration::from_millis(500);
 /// The wait before it is tried again.
 const AGAIN: Duration = Duration::from_secs(3);
-/// How often it is looked what can be forgotten.
-const FORGET: Duration = Duration::from_secs(3600);
 
 /// Who says what the desk says.
 const BY: &str = concat!("mailfuse ", env!("CARGO_PKG_VERSION"), " (desk)");
@@ -68,49 +70,6 @@ enum Error {
     Json(#[from] serde_json::Error),
     #[error("the system gives no threads to send with: {0}")]
     Threads(#[from] std::io::Error),
-}
-
-/// Knows whether the alerts are ours.
-struct Context {
-    is_ours: AtomicBool,
-    /// Who we were when the alerts became ours. Asked for later it might be who we are after they went elsewhere.
-    membership: Mutex<Option<ConsumerGroupMetadata>>,
-    trouble: LastTrouble,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
-        client::log(level, facility, words);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        complain(&self.trouble, &error, reason);
-    }
-}
-
-impl ConsumerContext for Context {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let done = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // Where to go on is known later; until then it is paused, and this is only a place that exists.
-            for mut element in list.elements() {
-                let _ = element.set_offset(Offset::Beginning);
-            }
-            let done = consumer.incremental_assign(list).and_then(|()| consumer.pause(list));
-            if list.count() > 0 && done.is_ok() {
-                *self.membership.lock().unwrap_or_else(PoisonError::into_inner) = consumer.group_metadata();
-                self.is_ours.store(true, Ordering::Release);
-            }
-            done
-        } else {
-            if list.count() > 0 {
-                self.is_ours.store(false, Ordering::Release);
-            }
-            consumer.incremental_unassign(list)
-        };
-        if let Err(e) = done {
-            tracing::warn!("the desk's alerts were not taken or given back: {e}");
-        }
-    }
 }
 
 /// Until the desk ends.
@@ -179,7 +138,8 @@ fn work(shared: &Shared) -> Result<(), Error> {
         let is_idle = polled.is_none();
         match polled {
             Some(Ok(message)) => active.take(&message),
-            Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+            Some(Err(KafkaError::PartitionEOF(_))) => active.at_end = true,
+            None => {}
             Some(Err(e)) => {
                 return Err(Error::Broker(
                     consumer.context().trouble.explain(&format!("{} is not readable", t.alerts), &e),
@@ -187,6 +147,7 @@ fn work(shared: &Shared) -> Result<(), Error> {
             }
         }
         active.hear();
+        active.show(&consumer);
         if active.taken >= BATCH || active.clerk.has_news() || (is_idle && (active.has_news() || active.is_due())) {
             active.write(&consumer)?;
         }
@@ -205,32 +166,6 @@ fn work(shared: &Shared) -> Result<(), Error> {
         active.write(&consumer)?;
     }
     Ok(())
-}
-
-fn consumer(shared: &Shared) -> Result<BaseConsumer<Context>, Error> {
-    let mut config = client_config(&shared.kafka)?;
-    let session_ms = shared.session_timeout_ms;
-    config
-        .set("client.id", &shared.client_id)
-        .set("group.id", &shared.kafka.group)
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", session_ms.to_string())
-        .set("heartbeat.interval.ms", (session_ms / 10).clamp(100, 3000).to_string())
-        .set("max.poll.interval.ms", session_ms.max(300_000).to_string())
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("isolation.level", "read_committed")
-        .set("coordinator.query.interval.ms", COORDINATOR_MS)
-        .set("fetch.wait.max.ms", "100");
-    if !shared.instance.is_empty() {
-        config.set("group.instance.id", &shared.instance);
-    }
-    let context =
-        Context { is_ours: AtomicBool::new(false), membership: Mutex::default(), trouble: LastTrouble::default() };
-    let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(client::Error::from)?;
-    consumer.subscribe(&[&shared.kafka.topics.alerts]).map_err(client::Error::from)?;
-    Ok(consumer)
 }
 
 /// The desk while the alerts are its own.
@@ -257,13 +192,17 @@ struct Active<'a> {
     places: BTreeMap<String, i64>,
     /// When it was looked there.
     looked: Instant,
-    /// When it is looked at the deliveries again.
+    /// When it was shown how things stand.
     shown: Instant,
     /// Alerts since the last one.
     taken: usize,
     next_offset: i64,
+    /// Nothing is left to be taken.
+    at_end: bool,
     has_moved: bool,
     forgot: Instant,
+    /// What the next transaction forgets before an endpoint that is behind has had it.
+    lost: Vec<Lost>,
 }
 
 impl<'a> Active<'a> {
@@ -362,8 +301,10 @@ impl<'a> Active<'a> {
             shown: forgot,
             taken: 0,
             next_offset,
+            at_end: false,
             has_moved: false,
             forgot,
+            lost: Vec::new(),
         })
     }
 
@@ -395,7 +336,7 @@ impl<'a> Active<'a> {
             }
             Err(e) => unreadable(self.shared, message, &format!("no alert: {e}")),
         }
-        self.taken += 1;
+        (self.taken, self.at_end) = (self.taken + 1, false);
         self.next_offset = message.offset() + 1;
         self.has_moved = true;
     }
@@ -438,12 +379,12 @@ impl<'a> Active<'a> {
         let now_ms = now_ms();
         for ended in self.hands.ended() {
             self.shared.metrics.delivery(&ended.endpoint, ended.outcome.label());
-            if let Some(why) = ended.outcome.why() {
-                tracing::warn!(endpoint = ended.endpoint, "not delivered: {why}");
-            }
             match &mut self.pulse {
                 Some(pulse) if Heart::is_of(ended.attempt) => {
                     pulse.done(ended.attempt, &ended.outcome, now_ms);
+                    if let Some(why) = ended.outcome.why() {
+                        self.deliveries.no_heartbeat(&ended.endpoint, why, now_ms);
+                    }
                     if ended.outcome == Outcome::Gone {
                         self.records.extend(self.deliveries.disable(&ended.endpoint, now_ms));
                     }
@@ -471,9 +412,16 @@ impl<'a> Active<'a> {
         self.write_down(written);
         self.see_to_hooks();
         self.see_to_lists();
-        if self.shown.elapsed() > Duration::from_millis(500) {
+    }
+
+    /// Shows how the endpoints do, and how much is still to be taken.
+    fn show(&mut self, consumer: &BaseConsumer<Context>) {
+        if self.shown.elapsed() > SHOW {
             self.shown = Instant::now();
             self.shared.show(&self.deliveries, self.book.next());
+            // Behind the last alert the end of a transaction may stand, which nobody is given.
+            let end = if self.at_end { self.next_offset } else { consumer.context().end.load(Ordering::Relaxed) };
+            self.shared.metrics.desk_lag_messages.set((end - self.next_offset).max(0));
         }
     }
 
@@ -487,20 +435,10 @@ impl<'a> Active<'a> {
         }
     }
 
-    fn is_due(&self) -> bool {
-        self.forgot.elapsed() >= FORGET
-    }
-
     /// Writes what was taken, and how far it reaches.
     fn write(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), Error> {
         if self.is_due() {
-            self.forgot = Instant::now();
-            let before_ms = now_ms() - self.shared.settings.keep_ms();
-            self.records.extend(self.book.forget(before_ms));
-            self.records.extend(self.deliveries.forget(before_ms, now_ms()));
-            self.records.extend(self.clerk.forget(before_ms, now_ms()));
-            self.records.extend(self.relays.forget(before_ms));
-            self.records.extend(self.running.iter_mut().flat_map(|running| running.forget(now_ms())));
+            self.forget();
             if !self.has_news() {
                 return Ok(());
             }
@@ -521,6 +459,7 @@ impl<'a> Active<'a> {
         }
         self.shared.count_given_up(&self.records);
         self.records.clear();
+        self.say_what_was_lost();
         for notice in self.notices.drain(..) {
             tracing::info!(incident = notice.incident, accounts = notice.accounts.len(), "{:?}", notice.kind);
         }

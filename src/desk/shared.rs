@@ -106,7 +106,14 @@ pub enum IndexState {
     Catching,
     /// It is as of the topic's end.
     Ready,
-    /// It cannot be written; it is tried again.
+    /// The topic cannot be read; it is whole as of then, and answers are given with that time.
+    Away {
+        /// When it was last at the topic's end.
+        as_of: Timestamp,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// It cannot be written, or was not whole before the topic could not be read; it is tried again.
     Failed {
         /// Why, and what to do.
         why: String,
@@ -149,6 +156,8 @@ pub struct Shared {
     pub(super) alerts_next: AtomicI64,
     /// The offset up to which the index has the desk topic.
     pub(super) index_next: AtomicI64,
+    /// When the index was last at the topic's end, in Unix milliseconds.
+    pub(super) index_looked_ms: AtomicI64,
 }
 
 impl Shared {
@@ -182,6 +191,7 @@ impl Shared {
             index_damaged: AtomicBool::new(false),
             alerts_next: AtomicI64::new(-1),
             index_next: AtomicI64::new(-1),
+            index_looked_ms: AtomicI64::new(0),
         }
     }
 
@@ -257,7 +267,7 @@ impl Shared {
             if let Record::Delivery(delivery) = record
                 && delivery.state == State::Dead
             {
-                self.metrics.given_up(&delivery.endpoint);
+                self.metrics.given_up(&delivery.endpoint, 1);
             }
         }
     }
@@ -267,7 +277,7 @@ impl Shared {
     }
 
     pub(super) fn set_index(&self, state: IndexState) {
-        self.metrics.desk_index_ok.set(i64::from(!matches!(state, IndexState::Failed { .. })));
+        self.metrics.desk_index_ok.set(i64::from(matches!(state, IndexState::Catching | IndexState::Ready)));
         *self.index.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 

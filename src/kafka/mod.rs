@@ -16,6 +16,7 @@ pub mod redrive;
 pub mod rejects;
 pub mod restore;
 pub mod settings;
+pub mod statistics;
 pub mod tell;
 pub mod to_end;
 pub mod topics;

@@ -126,11 +126,13 @@ pub struct Metrics {
     pub desk_open_incidents: Gauge,
     /// Alerts taken by the desk, each once.
     pub desk_alerts: Counter,
+    /// Alerts that the active desk has not yet taken.
+    pub desk_lag_messages: Gauge,
     /// Records that the desk could not read.
     pub desk_unreadable: Counter,
     /// Times that the desk could not go on and began anew.
     pub desk_failures: Counter,
-    /// 1 while the index of this instance can be written.
+    /// 1 while the index of this instance is up to date, or being made.
     pub desk_index_ok: Gauge,
     /// Requests with a token that is none of ours.
     pub http_wrong_tokens: Counter,
@@ -204,6 +206,7 @@ impl Metrics {
             desk_active: Gauge::default(),
             desk_open_incidents: Gauge::default(),
             desk_alerts: Counter::default(),
+            desk_lag_messages: Gauge::default(),
             desk_unreadable: Counter::default(),
             desk_failures: Counter::default(),
             desk_index_ok: Gauge::default(),
@@ -300,9 +303,14 @@ impl Metrics {
         add("desk_active", "1 while this instance is the active desk", of(&self.desk_active));
         add("desk_open_incidents", "Incidents that the active desk has open", of(&self.desk_open_incidents));
         add("desk_alerts", "Alerts taken by the desk, each once", of(&self.desk_alerts));
+        add("desk_lag_messages", "Alerts that the active desk has not yet taken", of(&self.desk_lag_messages));
         add("desk_unreadable", "Records that the desk could not read", of(&self.desk_unreadable));
         add("desk_failures", "Times that the desk could not go on and began anew", of(&self.desk_failures));
-        add("desk_index_ok", "1 while the index of this instance can be written", of(&self.desk_index_ok));
+        add(
+            "desk_index_ok",
+            "1 while the index of this instance is up to date, or being made",
+            of(&self.desk_index_ok),
+        );
         add("http_wrong_tokens", "Requests with a token that is none of ours", of(&self.http_wrong_tokens));
         add("heartbeats", "Heartbeats published", of(&self.heartbeats));
         add("heartbeats_complete", "Heartbeats that all partitions answered", of(&self.heartbeats_complete));
@@ -347,14 +355,15 @@ impl Metrics {
         self.given_up.get_or_create_owned(&label);
     }
 
-    /// A message was given up.
-    pub fn given_up(&self, endpoint: &str) {
-        self.given_up.get_or_create_owned(&OfEndpoint { endpoint: endpoint.to_owned() }).inc();
+    /// So many messages were given up.
+    pub fn given_up(&self, endpoint: &str, messages: u64) {
+        self.given_up.get_or_create_owned(&OfEndpoint { endpoint: endpoint.to_owned() }).inc_by(messages);
     }
 
     /// Drops what only the active desk knows: this is not it any more. Counters stay: they count what was done here.
     pub fn forget_desk(&self) {
         self.desk_open_incidents.set(0);
+        self.desk_lag_messages.set(0);
         self.listing.forget();
         for gauges in [&self.pending, &self.circuit_open, &self.disabled, &self.behind] {
             gauges.clear();

@@ -110,6 +110,11 @@ impl Problem {
     pub(super) fn of_partition(self, partition: i32, ask_instance: Option<String>) -> Self {
         Self { partition: Some(partition), ask_instance, ..self }
     }
+
+    /// The HTTP address of the instance that can be asked.
+    pub(crate) fn at_instance(self, ask_instance: Option<String>) -> Self {
+        Self { ask_instance, ..self }
+    }
 }
 
 impl IntoResponse for Problem {

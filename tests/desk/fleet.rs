@@ -365,7 +365,10 @@ fn every_receiver_reads_whose_campaign_it_is_and_finds_it() {
     let path = folder.path().join("desk.sqlite");
     let records: Vec<Record> =
         desk.topic.iter().map(|(key, value)| Record::read(key.as_bytes(), Some(value)).unwrap()).collect();
-    Index::open(&path).unwrap().apply(&records, &Place { topic: "desk".into(), next_offset: 1, at_ms: 1 }).unwrap();
+    Index::open(&path)
+        .unwrap()
+        .apply(&records, &Place { topic: "desk".into(), next_offset: 1, at_ms: 1, is_whole: true })
+        .unwrap();
     let found = |campaign: Option<&str>, anomaly: Option<&str>| {
         let q = query::Incidents {
             campaign: campaign.map(str::to_owned),

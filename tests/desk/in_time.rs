@@ -205,7 +205,7 @@ fn the_page_of_an_incident_has_its_moments() {
     let path = folder.path().join("desk.sqlite");
     let mut index = Index::open(&path).unwrap();
     let mut shown = |records: &[Record]| {
-        index.apply(records, &Place { topic: "desk".into(), next_offset: 1, at_ms: 1 }).unwrap();
+        index.apply(records, &Place { topic: "desk".into(), next_offset: 1, at_ms: 1, is_whole: true }).unwrap();
         let whole = whole(&index::reader(&path).unwrap(), &id, &settings, OVER).unwrap().unwrap();
         serde_json::to_value(whole).unwrap()["moments"].clone()
     };

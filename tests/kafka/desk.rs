@@ -2,9 +2,15 @@
 //! the index is made again from the topics; trouble with the database stops nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::run_support::{Broker, Deployment, Dice, Instance, LIMIT, Record, is_campaign, seed, wait_until};
+use crate::run_support::{Broker, Deployment, Dice, Instance, LIMIT, Record, WORK, is_campaign, seed, wait_until};
+use axum::Router;
+use axum::body::Bytes;
 use mailfuse::core::alert::{Alert, AlertKind};
 use mailfuse::event::Timestamp;
 use serde_json::Value;
@@ -172,6 +178,12 @@ fn a_desk_that_dies_is_followed_by_the_next() {
         check(desk, &all);
     }
     wait_until("one is active", LIMIT, || desks.iter().filter(|d| is_active(d)).count() == 1);
+    let (active, standby) = if is_active(&desks[0]) { (&desks[0], &desks[1]) } else { (&desks[1], &desks[0]) };
+    wait_until("who stands by names the active one", LIMIT, || {
+        let (status, problem) = standby.send("POST", "/v1/incidents/i-0/note", &serde_json::json!({ "note": "x" }));
+        assert_eq!(status, 421, "{problem}");
+        problem["ask_instance"] == active.http() && problem["cure"] == format!("Ask {}.", active.http())
+    });
     eprintln!("desk: {} alerts, {kills} SIGKILLs, {active_killed} of them of the active one", all.len());
     assert!(active_killed > 0);
     for desk in &mut desks {
@@ -346,6 +358,10 @@ fn a_storm_is_said_once_and_so_is_a_campaign() {
         assert_eq!(said[0]["accounts"].as_array().unwrap().len(), accounts);
         assert!(said[0]["evidence"][0]["text"].as_str().unwrap().starts_with(wanted), "{said:?}");
     }
+    // Also where a transaction of the desk's own ends the topic.
+    wait_until("nothing is left to be taken", LIMIT, || {
+        two.get("/metrics").1.lines().any(|l| l == "mailfuse_desk_lag_messages 0")
+    });
     let topic: Vec<Value> =
         broker.read(&d.topic("alerts")).iter().map(|r| serde_json::from_str(&r.text()).unwrap()).collect();
     assert_eq!(topic.iter().filter(|a| a["kind"] == "stream.anomaly").count(), 1, "written once, for everybody");
@@ -359,4 +375,184 @@ fn a_storm_is_said_once_and_so_is_a_campaign() {
             assert_eq!((&incident["campaign"], &incident["anomaly"]), (&Value::Null, &anomaly), "{incident}");
         }
     }
+}
+
+/// As of when a page is, as its header says.
+fn as_of(instance: &Instance, path: &str) -> Option<Timestamp> {
+    let answer = ureq::get(format!("http://{}{path}", instance.http())).call().unwrap();
+    answer.headers().get("mailfuse-as-of").map(|v| serde_json::from_value(v.to_str().unwrap().into()).unwrap())
+}
+
+#[test]
+fn while_the_brokers_are_away_it_says_what_was_known() {
+    let Some(broker) = Broker::own() else { return };
+    let mut d = Deployment::new(&broker, "away", 1);
+    let database = d.folder.path().join("desk.sqlite");
+    d.extra = format!("[desk]\ndatabase = {:?}\n", database.to_str().unwrap());
+    let all = alerts(&mut Dice(seed()), 40);
+    let (first, rest) = all.split_at(all.len() / 2);
+    let mut one = d.start_desk("one");
+    write(&d, first);
+    check(&one, first);
+    assert_eq!(as_of(&one, "/v1/incidents"), None);
+    let whole = pages(&one, "/v1/incidents", "before");
+    broker.stop();
+    let is_away = |one: &Instance| one.json("/v1/desk").1["index"]["state"] == "away";
+    let known = |one: &Instance| {
+        wait_until("it says that the brokers are away", WORK, || is_away(one));
+        let about = one.json("/v1/desk").1;
+        let since: Timestamp = serde_json::from_value(about["index"]["as_of"].clone()).unwrap();
+        assert!(!about["index"]["why"].as_str().unwrap().is_empty(), "{about}");
+        assert_eq!(pages(one, "/v1/incidents", "before"), whole);
+        let single = format!("/v1/incidents/{}", whole[0]["id"].as_str().unwrap());
+        for path in ["/v1/incidents", &single, "/v1/alerts", "/v1/deliveries", "/v1/audit", "/v1/measures"] {
+            assert_eq!(as_of(one, path), Some(since), "{path}");
+        }
+        assert_eq!(as_of(one, "/v1/directory"), None, "it is not from the index");
+        assert_eq!(one.metric("mailfuse_desk_index_ok", ""), 0.0);
+        since
+    };
+    let before = known(&one);
+    // Also one that begins meanwhile; it knows when it was last looked, to a minute.
+    one.kill();
+    let again = d.start_desk("one");
+    let after = known(&again);
+    assert!(after <= before && before.0 - after.0 < 120_000, "{before:?} {after:?}");
+    broker.start();
+    write(&d, rest);
+    check(&again, &all);
+    assert_eq!(as_of(&again, "/v1/incidents"), None);
+    assert_eq!(again.metric("mailfuse_desk_index_ok", ""), 1.0);
+}
+
+/// A small file system in memory, for the database alone.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where nothing can be mounted.
+    fn mount(folder: &Path) -> Option<SmallDisk> {
+        std::fs::create_dir(folder).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=32m", "tmpfs"]).arg(folder).output();
+        if mounted.as_ref().is_ok_and(|m| m.status.success()) {
+            return Some(SmallDisk(folder.to_owned()));
+        }
+        assert!(std::env::var_os("CI").is_none(), "nothing can be mounted here: {mounted:?}");
+        eprintln!("SKIPPED: a full disk is not tried, because nothing can be mounted here: that takes Linux and root");
+        None
+    }
+
+    fn database(&self) -> PathBuf {
+        self.0.join("desk.sqlite")
+    }
+
+    /// Whether it was done: not while a file is open for writing.
+    fn remount(&self, how: &str) -> bool {
+        let option = format!("remount,{how}");
+        Command::new("mount").args(["-o", &option]).arg(&self.0).output().unwrap().status.success()
+    }
+
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("others")).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("others")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+type Bodies = Arc<Mutex<Vec<Value>>>;
+
+/// A receiver that keeps what comes.
+fn receiver(runtime: &tokio::runtime::Runtime) -> (String, Bodies) {
+    let (got, listener) = (Bodies::default(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    listener.set_nonblocking(true).unwrap();
+    let (address, keeps) = (listener.local_addr().unwrap().to_string(), Arc::clone(&got));
+    let take = move |body: Bytes| async move { keeps.lock().unwrap().push(serde_json::from_slice(&body).unwrap()) };
+    let router = Router::new().fallback(take);
+    runtime.spawn(async move {
+        axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await.unwrap();
+    });
+    (address, got)
+}
+
+#[test]
+fn a_disk_that_is_full_or_read_only_is_said_and_loses_nothing() {
+    let Some(broker) = Broker::shared() else { return };
+    let mut d = Deployment::new(broker, "disk", 1);
+    let Some(disk) = SmallDisk::mount(&d.folder.path().join("disk")) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let ((marked, beats), (every, got)) = (receiver(&runtime), receiver(&runtime));
+    let secret = d.folder.path().join("secret");
+    std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+    d.extra = format!("[desk]\ndatabase = {:?}\nheartbeat_s = 10\n", disk.database().to_str().unwrap());
+    for (name, address, more) in [("watch", &marked, "heartbeat = true"), ("abuse", &every, "deliver = \"every\"")] {
+        d.extra += &format!(
+            "[[desk.webhook]]\nname = \"{name}\"\nurl = \"http://{address}/\"\nsecret_file = {:?}\nallow_private = true\n{more}\n",
+            secret.to_str().unwrap()
+        );
+    }
+    let all = alerts(&mut Dice(seed()), 600);
+    let (first, rest) = all.split_at(20);
+    let (second, third) = rest.split_at(rest.len() / 2);
+    let one = d.start("one");
+    write(&d, first);
+    check(&one, first);
+    // A log of what was written that has been there for long has room of its own.
+    let restarted = |mut one: Instance| {
+        assert!(one.terminate().success());
+        let one = d.start("one");
+        wait_until("it is ready", LIMIT, || one.json("/v1/desk").1["index"]["state"] == "ready");
+        one
+    };
+
+    // What is written meanwhile is delivered, and the detector flags what it should: a heartbeat goes through all of it.
+    let goes_on = |upto: usize| {
+        let wanted: BTreeSet<&str> = all[..upto].iter().map(|a| &*a.id).collect();
+        wait_until("every alert is delivered", WORK, || {
+            let got = got.lock().unwrap();
+            got.iter().filter_map(|body| body["data"]["id"].as_str()).filter(|id| wanted.contains(id)).count()
+                >= wanted.len()
+        });
+        let before = beats.lock().unwrap().len();
+        wait_until("a heartbeat arrives", WORK, || beats.lock().unwrap().len() > before);
+    };
+    let is_failed = |one: &Instance, words: &str| {
+        wait_until(&format!("the index says {words:?}"), LIMIT, || {
+            let about = one.json("/v1/desk").1;
+            about["index"]["state"] == "failed" && about["index"]["why"].as_str().unwrap().contains(words)
+        });
+        one.await_log(&format!("{}: ", disk.database().display()));
+        one.await_log(words);
+        assert_eq!(one.metric("mailfuse_desk_index_ok", ""), 0.0);
+        assert_eq!(one.get("/v1/incidents").0, 503);
+    };
+    let one = restarted(one);
+    disk.fill();
+    write(&d, second);
+    is_failed(&one, "The disk is full: make room; it goes on by itself");
+    goes_on(first.len() + second.len());
+    disk.free();
+    check(&one, &all[..first.len() + second.len()]);
+    assert_eq!(one.metric("mailfuse_desk_index_ok", ""), 1.0);
+
+    // A file that is open for writing keeps it writable: until the index cannot go on.
+    let one = restarted(one);
+    disk.fill();
+    write(&d, third);
+    is_failed(&one, "The disk is full");
+    wait_until("it is read-only", LIMIT, || disk.remount("ro"));
+    is_failed(&one, "cannot be written: look at owner, rights and mount");
+    goes_on(all.len());
+    assert!(disk.remount("rw"));
+    disk.free();
+    check(&one, &all);
+    assert_eq!(one.metric("mailfuse_desk_index_ok", ""), 1.0);
+    assert_eq!(one.metric("mailfuse_desk_failures_total", ""), 0.0, "the desk itself has not stumbled");
 }

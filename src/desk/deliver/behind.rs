@@ -4,12 +4,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::said::word;
 use super::{Deliveries, PENDING_MAX, ROOM};
-use crate::desk::book::About;
+use crate::desk::book::{About, Forgotten};
 use crate::desk::notice::Said;
 use crate::desk::record::{BEHIND, Record};
 use crate::desk::webhook::grouping::Told;
 use crate::desk::webhook::record::BehindRecord;
+use crate::desk::webhook::settings::Facts;
+
+/// Alerts that were forgotten before there was room for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// At which endpoint.
+    pub endpoint: String,
+    /// How many.
+    pub alerts: u64,
+    /// The number of the first.
+    pub first: u64,
+    /// The number of the last.
+    pub last: u64,
+}
 
 impl Deliveries {
     /// Whether so much waits at an endpoint that no further alert can be made into messages.
@@ -69,6 +84,33 @@ impl Deliveries {
         }
     }
 
+    /// What of that which was forgotten an endpoint that is behind will never have had; of a campaign it may be that it would not
+    /// have had it anyway.
+    pub fn lost(&self, forgotten: &Forgotten) -> Vec<Lost> {
+        let of = |(name, from): (&String, &u64)| {
+            let endpoint = self.endpoints.iter().find(|e| e.name == *name)?;
+            let mut numbers = Vec::new();
+            for incident in &forgotten.incidents {
+                let knows = incident.told.get(name).is_some_and(|t| *t != Told::Nothing);
+                for stage in incident.alerts.iter().filter(|s| s.n >= *from) {
+                    let (kind, tenants) = (word(&stage.kind), [&*incident.tenant]);
+                    let (severity, pattern) = (incident.severity, Some(incident.pattern));
+                    let facts = Facts { kind: &kind, severity, tenants: &tenants, pattern };
+                    numbers.extend(endpoint.wants(&facts, knows).then_some(stage.n));
+                }
+            }
+            for notice in forgotten.notices.iter().filter(|notice| notice.n >= *from) {
+                let (kind, tenants) = (word(&notice.kind), notice.tenant.as_slice());
+                let tenants: Vec<&str> = tenants.iter().map(String::as_str).collect();
+                let facts = Facts { kind: &kind, severity: notice.severity, tenants: &tenants, pattern: None };
+                numbers.extend(endpoint.wants(&facts, false).then_some(notice.n));
+            }
+            let (first, last) = (numbers.iter().min().copied()?, numbers.iter().max().copied()?);
+            Some(Lost { endpoint: name.clone(), alerts: numbers.len() as u64, first, last })
+        };
+        self.behind.iter().filter_map(of).collect()
+    }
+
     /// How far an endpoint is behind, to be recorded.
     pub fn stands(&self, endpoint: &str) -> Record {
         match self.behind.get(endpoint) {
@@ -106,7 +148,11 @@ mod tests {
 
     impl Desk {
         fn take(&mut self, n: u32) {
-            for record in self.book.take(flagged(n, i64::from(n)), NOW_MS, "").records {
+            self.take_one(flagged(n, i64::from(n)));
+        }
+
+        fn take_one(&mut self, alert: crate::core::alert::Alert) {
+            for record in self.book.take(alert, NOW_MS, "").records {
                 if let Record::Alert(kept) = &record {
                     let said = Arc::new(kept.alert.clone());
                     let made =
@@ -225,6 +271,79 @@ mod tests {
         assert!(got.iter().copied().eq(0..u64::from(all) + 2), "each once, not {}", got.len());
         let desk = desk.taken_over();
         assert_eq!(desk.deliveries.behind("siem"), None);
+    }
+
+    /// An alert that ends an incident.
+    fn cleared(n: u32) -> crate::core::alert::Alert {
+        let mut alert = flagged(n, i64::from(n));
+        alert.id = format!("a-{n}-over");
+        alert.kind = crate::core::alert::AlertKind::Cleared;
+        alert
+    }
+
+    fn desk(endpoints: &[Endpoint]) -> Desk {
+        Desk { book: Book::default(), deliveries: Deliveries::new(endpoints, ""), topic: Vec::new() }
+    }
+
+    #[test]
+    fn what_waits_is_said_in_the_same_words_by_whoever_takes_over_however_old_it_is() {
+        let mut desk = desk(&endpoints()[..1]);
+        for n in 0..3 {
+            desk.take_one(flagged(n, i64::from(n)));
+            desk.take_one(cleared(n));
+        }
+        // The first message has left.
+        let (first, said) = desk.deliveries.due(NOW_MS, &|_| None).into_iter().next().unwrap();
+        assert_eq!(first.incident, "i-0");
+        let rest: Vec<String> = desk.deliveries.needs().into_iter().map(str::to_owned).collect();
+        assert!(rest.len() > 6, "incidents and alerts: {rest:?}");
+        desk.topic.extend(desk.deliveries.done(first.attempt, &Outcome::Delivered { status: 200 }, NOW_MS, &mut || 0));
+        // Everything is over for longer than it is kept.
+        let (book, deliveries) = (&mut desk.book, &desk.deliveries);
+        let needs = deliveries.needs();
+        desk.topic.extend(book.forget(i64::MAX, &|id| needs.contains(id)).records);
+        assert!(desk.book.incident("i-0").is_some() && desk.book.incident("i-2").is_some());
+        // As compaction leaves it.
+        let gone: Vec<String> = desk.topic.iter().filter(|r| matches!(r, Record::Gone(_))).map(Record::key).collect();
+        desk.topic.retain(|r| !gone.contains(&r.key()));
+        let mut next = desk.taken_over();
+        let mut left = Vec::new();
+        loop {
+            let due = next.deliveries.due(NOW_MS, &|_| None);
+            let Some(_) = due.first() else { break };
+            for (attempt, message) in due {
+                assert!(matches!(message.what, crate::desk::webhook::body::What::Alert(_)), "{message:?}");
+                left.push((attempt.incident, message.kind));
+                next.deliveries.done(attempt.attempt, &Outcome::Delivered { status: 200 }, NOW_MS, &mut || 0);
+            }
+        }
+        left.sort_unstable();
+        let both = |n: u32| ["account.cleared", "account.flagged"].map(|kind| (format!("i-{n}"), kind.to_owned()));
+        assert_eq!(left, [both(0)[..1].to_vec(), both(1).to_vec(), both(2).to_vec()].concat(), "{said:?}");
+        // What has left is forgotten; the last number stays.
+        let needs = next.deliveries.needs();
+        assert_eq!(needs.len(), 0);
+        assert_eq!(next.book.forget(i64::MAX, &|id| needs.contains(id)).incidents.len(), 2);
+    }
+
+    #[test]
+    fn what_an_endpoint_that_is_behind_will_never_have_is_counted() {
+        let wants = Endpoint { kinds: vec!["account.flagged".to_owned()], ..endpoints()[0].clone() };
+        let mut desk = desk(&[wants]);
+        for n in 0..10 {
+            desk.take_one(flagged(n, i64::from(n)));
+            desk.take_one(cleared(n));
+        }
+        let behind = |endpoint: &str| BehindRecord { v: 1, endpoint: endpoint.to_owned(), from: 7 };
+        for endpoint in ["siem", "gone"] {
+            desk.deliveries.restore(&Record::Behind(Box::new(behind(endpoint))));
+        }
+        let forgotten = desk.book.forget(i64::MAX, &|id| ["i-5", "i-6"].contains(&id));
+        // 0 to 6 it has had; of the others it wants every second; 10 and 12 wait, and the last number is kept.
+        let lost = Lost { endpoint: "siem".to_owned(), alerts: 3, first: 8, last: 16 };
+        assert_eq!(desk.deliveries.lost(&forgotten), [lost]);
+        assert_eq!(desk.deliveries.lost(&desk.book.forget(i64::MAX, &|_| false)).len(), 1, "each is counted once");
+        assert_eq!(desk.deliveries.lost(&desk.book.forget(i64::MAX, &|_| false)), []);
     }
 
     #[test]

@@ -25,11 +25,15 @@ pub(super) fn incident(last: &Alert, alerts: &[&Alert]) -> Incident {
 }
 
 pub(super) fn kind(said: &Said) -> String {
-    let value = match said {
-        Said::Account(alert) => serde_json::to_value(alert.kind),
-        Said::Fleet(notice) => serde_json::to_value(notice.kind),
-    };
-    value.ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    match said {
+        Said::Account(alert) => word(&alert.kind),
+        Said::Fleet(notice) => word(&notice.kind),
+    }
+}
+
+/// The word by which serde writes a value that is one.
+pub(super) fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 pub(super) fn severity(said: &Said) -> Severity {

@@ -87,7 +87,7 @@ fn decades() -> f64 {
 /// Hands a wish to the active desk, and waits until it is stored.
 pub(super) async fn wish(desk: &Desk, who: &Who, right: Right, wish: Wish) -> Result<serde_json::Value, Problem> {
     who.require(right)?;
-    active(desk)?;
+    active(desk).await?;
     let (reply, answer) = crossbeam_channel::bounded(1);
     let late = || {
         Problem::new(
@@ -209,7 +209,7 @@ async fn resend(
     body: Option<Json<Noted>>,
 ) -> Result<Response, Problem> {
     who.require(Right::Accounts)?;
-    active(&desk)?;
+    active(&desk).await?;
     let note = body.unwrap_or_default().0.note;
     let Some(message) = ask(&desk, move |c| query::message(c, &endpoint, &id)).await? else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "no such delivery", "/v1/deliveries lists them."));

@@ -242,3 +242,90 @@ fn whoever_takes_over_says_the_same() {
         assert_eq!(ids(&notices), ids(&whole), "taken over at {cut}");
     }
 }
+
+/// 600 flags a second apart, of which every other one lies `lag` minutes back: its partition lags.
+fn lagging(lag: i64) -> Vec<Alert> {
+    let at = |n: u32| 24 * 60 * MINUTE + i64::from(n) * 1000 - i64::from(n % 2) * lag * MINUTE;
+    (0..600).map(|n| from(n, at(n), &format!("10.{}.{}.1", n % 250, n / 250))).collect()
+}
+
+#[test]
+fn a_shift_stays_one_while_a_partition_lags() {
+    for lag in [0, 5, 11, 30, 300] {
+        let (mut book, mut notices) = (Book::default(), Vec::new());
+        for alert in lagging(lag) {
+            let has_begun = !notices.is_empty();
+            notices.extend(book.take(alert, 0, "test").notices);
+            assert!(!has_begun || book.is_anomaly_open(), "over, {lag} min behind");
+        }
+        assert_eq!(notices.iter().map(|n| n.kind).collect::<Vec<_>>(), [NoticeKind::Anomaly], "{lag} min behind");
+        let anomaly = Some(&notices[0].incident);
+        let alone = (0..600).filter(|n| book.incident(&format!("i-{n}")).unwrap().anomaly.as_ref() != anomaly);
+        // Only those that lag were flagged too long before it.
+        assert!(alone.clone().count() <= MANY && (lag > 10 || alone.count() == 0), "{lag} min behind");
+    }
+}
+
+#[test]
+fn whoever_takes_over_while_a_partition_lags_says_the_same() {
+    let stands = |book: &Book| -> Vec<Option<String>> {
+        (0..600).map(|n| book.incident(&format!("i-{n}")).and_then(|i| i.anomaly.clone())).collect()
+    };
+    let whole = &mut Book::default();
+    let notices: Vec<String> = said(whole, lagging(11)).into_iter().map(|n| n.id).collect();
+    for cut in (0..600).step_by(37) {
+        let (mut first, mut next, mut ids) = (Book::default(), Book::default(), Vec::new());
+        for (n, alert) in lagging(11).into_iter().enumerate() {
+            if n == cut {
+                next.restored();
+            }
+            let taken = if n < cut { first.take(alert, 0, "test") } else { next.take(alert, 0, "test") };
+            ids.extend(taken.notices.into_iter().map(|n| n.id));
+            if n < cut {
+                taken.records.into_iter().for_each(|r| next.restore(r));
+            }
+        }
+        assert_eq!((&ids, stands(&next)), (&notices, stands(whole)), "taken over at {cut}");
+    }
+}
+
+proptest::proptest! {
+    /// What the groups make of a stream, against rules that look through all of it each time; flags come in batches and single
+    /// ones, and each partition lags as it likes.
+    #[test]
+    fn an_anomaly_begins_and_ends_by_how_many_are_flagged_now(
+        steps in proptest::collection::vec((0i64..400, 1u32..40), 1..25), lags in proptest::array::uniform4(0i64..20),
+    ) {
+        let (mut book, mut all) = (Book::default(), Vec::<(i64, bool)>::new());
+        let (mut clock, mut newest, mut n, mut open) = (0, 0, 0u32, false);
+        for (minutes, flags) in steps {
+            clock += minutes * MINUTE / 20;
+            for _ in 0..flags {
+                n += 1;
+                let at = clock + i64::from(n) * 500 - lags[n as usize % 4] * MINUTE;
+                let alert = from(n, at, &format!("10.{}.{}.1", n % 250, n / 250));
+                let ts = alert.ts.0;
+                newest = ts.max(newest);
+                let since = newest - 600_000;
+                let now = |all: &[(i64, bool)]| all.iter().filter(|(t, _)| *t >= since).count();
+                if open && now(&all) + usize::from(ts >= since) < MANY / 2 {
+                    open = false;
+                }
+                all.push((ts, !open));
+                let normal: Vec<i64> = all.iter().filter(|(t, normal)| *normal && *t < since).map(|(t, _)| *t).collect();
+                let spans = normal.iter().min().map_or(0.0, |first| (since - first) as f64 / 600_000.0);
+                let (shape, rate) = (PRIOR.0 + normal.len() as f64, PRIOR.1 + spans);
+                let begins = !open
+                    && now(&all) >= MANY
+                    && tail::gamma_poisson(now(&all) as f64, 1.0, shape, rate) >= DECADES;
+                if begins {
+                    open = true;
+                    all.iter_mut().filter(|(t, _)| *t >= since).for_each(|(_, normal)| *normal = false);
+                }
+                let said = book.take(alert, 0, "test").notices;
+                proptest::prop_assert_eq!(said.iter().any(|n| n.kind == NoticeKind::Anomaly), begins, "flag {}", n);
+                proptest::prop_assert_eq!(book.is_anomaly_open(), open, "flag {}", n);
+            }
+        }
+    }
+}

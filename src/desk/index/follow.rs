@@ -10,6 +10,7 @@ use rdkafka::Message;
 use super::{Error, Index, Place};
 use crate::desk::role;
 use crate::desk::shared::{IndexState, Said, Shared};
+use crate::event::Timestamp;
 use crate::kafka::outlet::now_ms;
 use crate::kafka::restore::{self, Read, Reader};
 
@@ -19,6 +20,8 @@ const BATCH: usize = 1000;
 const LOOK: Duration = Duration::from_millis(200);
 /// The wait after a failure.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How often it is written down that nothing is new, in milliseconds.
+const STAMP_MS: i64 = 60_000;
 /// An index that was not written for so long is made anew: what was taken away meanwhile may have left no mark. Kafka keeps such
 /// marks for a day (`delete.retention.ms`).
 const STALE_MS: i64 = 12 * 3_600_000;
@@ -49,14 +52,30 @@ pub fn run(shared: &Shared) {
             Failure::Damaged(_) => true,
             Failure::Read(_) => false,
         };
+        let as_of = match &failure {
+            Failure::Read(_) => whole(shared),
+            _ => None,
+        };
         if is_damaged {
             set_aside(&shared.path);
             // Whatever was found until now was found in that file.
             shared.take_damage();
         }
-        shared.set_index(IndexState::Failed { why: failure.to_string() });
+        let why = failure.to_string();
+        shared.set_index(match as_of {
+            Some(as_of) => IndexState::Away { as_of, why },
+            None => IndexState::Failed { why },
+        });
         shared.wait(AGAIN);
     }
+}
+
+/// As of when the index is whole; `None` where it is not: half of it would say that there is no more.
+fn whole(shared: &Shared) -> Option<Timestamp> {
+    let place = Index::open(&shared.path).and_then(|index| index.place()).ok()??;
+    let is_whole = place.is_whole && place.topic == shared.kafka.topics.desk;
+    // What was looked at since then without anything new is not written down.
+    is_whole.then(|| Timestamp(place.at_ms.max(shared.index_looked_ms.load(Ordering::Acquire))))
 }
 
 /// Renames what cannot be used, with what belongs to it.
@@ -82,28 +101,33 @@ fn follow(shared: &Shared) -> Result<(), Failure> {
     let mut index = Index::open(&shared.path)?;
     let reader = Reader::new(&shared.kafka).map_err(restore::Error::from)?;
     let (low, high) = reader.range(topic, 0)?;
-    let mut next = match index.place()? {
+    let mut place = match index.place()? {
         Some(place)
             if place.topic == *topic
                 && now_ms() - place.at_ms < STALE_MS
                 && (place.next_offset.max(low)..=high).contains(&place.next_offset) =>
         {
-            place.next_offset
+            place
         }
         _ => {
+            shared.set_index(IndexState::Catching);
             index.clear()?;
-            low
+            Place { topic: topic.clone(), next_offset: low, at_ms: now_ms(), is_whole: false }
         }
     };
     // A file that cannot be written is told at once, not with the next alert.
-    index.apply(&[], &Place { topic: topic.clone(), next_offset: next, at_ms: now_ms() })?;
-    shared.set_index(IndexState::Catching);
+    index.apply(&[], &place)?;
+    // One that was whole stays so until something is added to it.
+    if !(place.is_whole && matches!(shared.index(), IndexState::Away { .. })) {
+        shared.set_index(IndexState::Catching);
+    }
+    let mut stamped_ms = i64::MIN;
     while wanted() {
         if shared.take_damage() {
             return Err(Failure::Damaged(shared.path.clone()));
         }
         let mut records = Vec::new();
-        let before = next;
+        let (before, was_whole, mut next) = (place.next_offset, place.is_whole, place.next_offset);
         let read = reader.read(topic, 0, next, &wanted, &mut |message| {
             records.extend(role::read(shared, message));
             next = message.offset() + 1;
@@ -114,11 +138,19 @@ fn follow(shared: &Shared) -> Result<(), Failure> {
             Err(restore::Error::GivenUp) => return Ok(()),
             Err(e) => return Err(e.into()),
         }
-        if next > before {
-            index.apply(&records, &Place { topic: topic.clone(), next_offset: next, at_ms: now_ms() })?;
+        let is_whole = records.len() < BATCH;
+        // Of one that could not be read for long much is missing, and half of that would say that there is no more.
+        if !is_whole && matches!(shared.index(), IndexState::Away { .. }) {
+            shared.set_index(IndexState::Catching);
+        }
+        place = Place { next_offset: next, at_ms: now_ms(), is_whole, ..place };
+        if next > before || is_whole != was_whole || place.at_ms > stamped_ms.saturating_add(STAMP_MS) {
+            index.apply(&records, &place)?;
+            stamped_ms = place.at_ms;
             shared.index_next.store(next, Ordering::Release);
         }
-        if records.len() < BATCH {
+        if is_whole {
+            shared.index_looked_ms.store(place.at_ms, Ordering::Release);
             shared.set_index(IndexState::Ready);
             shared.wait(LOOK);
         }

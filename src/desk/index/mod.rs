@@ -9,15 +9,16 @@ pub mod moments;
 pub mod query;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::notice::Said;
 use super::record::{ALERT, AUDIT, DECISION, DELIVERY, GROUP, INCIDENT, LISTING, MEASURE, Record, WATCHED};
 
 /// What brings a database from each version to the next. Never changed once released; a new version is added at the end.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE place (one INTEGER PRIMARY KEY CHECK (one = 1), topic TEXT NOT NULL, next_offset INTEGER NOT NULL,
         at_ms INTEGER NOT NULL) STRICT;
@@ -62,6 +63,9 @@ const MIGRATIONS: [&str; 4] = [
     CREATE INDEX listings_by_relay ON listings (relay, n);
     CREATE TABLE watched (relay TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
     DELETE FROM place;
+",
+    "
+    ALTER TABLE place ADD COLUMN is_whole INTEGER NOT NULL DEFAULT 0;
 ",
 ];
 
@@ -135,6 +139,8 @@ pub struct Place {
     pub next_offset: i64,
     /// When it was written, in milliseconds since 1970.
     pub at_ms: i64,
+    /// Whether that was the topic's end then.
+    pub is_whole: bool,
 }
 
 /// The writing end.
@@ -196,8 +202,8 @@ impl Index {
     /// Where it cannot be read.
     pub fn place(&self) -> Result<Option<Place>, Error> {
         self.connection
-            .query_row("SELECT topic, next_offset, at_ms FROM place", [], |row| {
-                Ok(Place { topic: row.get(0)?, next_offset: row.get(1)?, at_ms: row.get(2)? })
+            .query_row("SELECT topic, next_offset, at_ms, is_whole FROM place", [], |row| {
+                Ok(Place { topic: row.get(0)?, next_offset: row.get(1)?, at_ms: row.get(2)?, is_whole: row.get(3)? })
             })
             .optional()
             .map_err(|e| self.failed(e))
@@ -214,8 +220,8 @@ impl Index {
         for record in records {
             write(&t, record, &failed)?;
         }
-        t.prepare_cached("INSERT OR REPLACE INTO place VALUES (1, ?1, ?2, ?3)")
-            .and_then(|mut s| s.execute(params![place.topic, place.next_offset, place.at_ms]))
+        t.prepare_cached("INSERT OR REPLACE INTO place VALUES (1, ?1, ?2, ?3, ?4)")
+            .and_then(|mut s| s.execute(params![place.topic, place.next_offset, place.at_ms, place.is_whole]))
             .map_err(failed)?;
         t.commit().map_err(failed)
     }
@@ -366,7 +372,8 @@ pub fn reader(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Copies the database to another file, while it is written, and looks whether the copy is sound.
+/// Copies the database to another file, while it is written, and looks whether the copy is sound. In one step: what is read in
+/// several begins anew whenever somebody writes in between, and in a storm never ends. Who writes does not wait for it.
 ///
 /// # Errors
 /// Where either file cannot be used.
@@ -374,14 +381,28 @@ pub fn backup(path: &Path, to: &Path) -> Result<(), Error> {
     let failed = |source| Error::Sqlite { path: to.to_owned(), source };
     let from = reader(path)?;
     let mut copy = Connection::open(to).map_err(failed)?;
-    let run = rusqlite::backup::Backup::new(&from, &mut copy)
-        .and_then(|backup| backup.run_to_completion(256, Duration::from_millis(5), None));
-    run.map_err(failed)?;
+    copy.busy_timeout(BUSY).map_err(failed)?;
+    copy_whole(&from, &mut copy).map_err(failed)?;
     let sound: String = copy.query_row("PRAGMA quick_check", [], |row| row.get(0)).map_err(failed)?;
     if sound != "ok" {
         return Err(failed(rusqlite::Error::InvalidColumnName(sound)));
     }
     Ok(())
+}
+
+fn copy_whole(from: &Connection, copy: &mut Connection) -> Result<(), rusqlite::Error> {
+    let backup = Backup::new(from, copy)?;
+    let until = Instant::now() + BUSY;
+    loop {
+        match backup.step(-1)? {
+            StepResult::Done => return Ok(()),
+            _ if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
+            _ => {
+                let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+                return Err(rusqlite::Error::SqliteFailure(busy, None));
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -397,7 +418,7 @@ mod tests {
     }
 
     fn place(next_offset: i64) -> Place {
-        Place { topic: "desk".to_owned(), next_offset, at_ms: 5 }
+        Place { topic: "desk".to_owned(), next_offset, at_ms: 5, is_whole: next_offset % 2 == 1 }
     }
 
     #[test]
@@ -424,14 +445,39 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, to) = (folder.path().join("a"), folder.path().join("b"));
         let mut index = Index::open(&path).unwrap();
-        index.apply(&records(), &place(1)).unwrap();
-        backup(&path, &to).unwrap();
-        index.apply(&[], &place(2)).unwrap();
-        let n = |path: &Path| -> i64 {
-            reader(path).unwrap().query_row("SELECT count(*) FROM alerts", [], |r| r.get(0)).unwrap()
-        };
-        assert!(n(&path) > 0);
-        assert_eq!(n(&path), n(&to));
+        let many: Vec<Record> = (0..5_000).flat_map(|_| records()).enumerate().map(renamed).collect();
+        let alerts: Vec<Record> = many.into_iter().filter(|r| matches!(r, Record::Alert(_))).collect();
+        let (first, rest) = alerts.split_at(alerts.len() / 2);
+        index.apply(first, &place(first.len() as i64)).unwrap();
+        let pages: i64 = index.connection.pragma_query_value(None, "page_count", |r| r.get(0)).unwrap();
+        assert!(pages > 2_000, "a copy in parts would take many: {pages}");
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let (path, to) = (&path, &to);
+            let copying = scope.spawn(move || {
+                let copied = backup(path, to);
+                done.send(()).unwrap();
+                copied
+            });
+            // One alert a transaction, as fast as can be, each with its place, until the copy is there.
+            let (mut written, began) = (first.len(), Instant::now());
+            for alert in rest.iter().cycle() {
+                written += usize::from(written < alerts.len());
+                index.apply(std::slice::from_ref(alert), &place(written as i64)).unwrap();
+                if ended.try_recv().is_ok() {
+                    break;
+                }
+                assert!(began.elapsed() < Duration::from_secs(120), "the copy does not end while it is written");
+            }
+            copying.join().unwrap().unwrap();
+            assert!(written > first.len(), "it was written meanwhile");
+        });
+        let n = |path: &Path, what: &str| -> i64 { reader(path).unwrap().query_row(what, [], |r| r.get(0)).unwrap() };
+        let (copied, place) = (n(&to, "SELECT count(*) FROM alerts"), n(&to, "SELECT next_offset FROM place"));
+        assert_eq!(copied, place, "of one moment");
+        assert!(copied >= first.len() as i64);
+        // It is a database like the other.
+        assert!(Index::open(&to).unwrap().place().unwrap().is_some());
         assert!(backup(&folder.path().join("none"), &to).is_err());
     }
 

@@ -52,7 +52,7 @@ impl Active<'_> {
             self.looked = Instant::now();
         }
         for (place, kept) in found {
-            // What was forgotten may still be there until the topic is compacted.
+            // What was forgotten may still be there until the topic is compacted; it was counted and said when it was.
             if !self.book.has(&kept.alert) {
                 continue;
             }
