@@ -108,7 +108,7 @@ fn cure(error: &rusqlite::Error) -> &'static str {
             "The file or its folder cannot be written: look at owner, rights and mount; it goes on by itself"
         }
         Some(ErrorCode::CannotOpen) => {
-            "The file cannot be opened: does its folder exist, with the right to write in it?"
+            "The file cannot be opened: does its folder exist? Look at owner, rights and mount; it goes on by itself"
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             "The file is damaged: it is set aside, and made again from the topics"
