@@ -52,8 +52,8 @@ impl Live for Idle {
     }
 }
 
-struct Server {
-    address: SocketAddr,
+pub struct Server {
+    pub address: SocketAddr,
     access: Arc<Access>,
     metrics: Arc<Metrics>,
     _stop: watch::Sender<bool>,
@@ -62,15 +62,19 @@ struct Server {
 
 /// A server; `listen` is what it takes its address for, it is reached on the loopback all the same.
 fn serve(listen: &str, advertise: &str, tokens: &[Token]) -> Server {
+    // What the desk's pages do: take a body, and say who asked.
+    let page = post(|who: Who, _: axum::Json<Value>| async move { who.name.to_string() });
+    serve_more(listen, advertise, tokens, Router::new().route("/v1/change", page))
+}
+
+/// The same with these pages.
+pub fn serve_more(listen: &str, advertise: &str, tokens: &[Token], more: Router) -> Server {
     let metrics = Arc::new(Metrics::new());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let access = Arc::new(Access::new(listen.parse().unwrap(), advertise, tokens, metrics.http_wrong_tokens.clone()));
     let (stop, stopped) = watch::channel(false);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    // What the desk's pages do: take a body, and say who asked.
-    let page = post(|who: Who, _: axum::Json<Value>| async move { who.name.to_string() });
-    let more = Router::new().route("/v1/change", page);
     runtime.spawn(http::serve(listener, Arc::clone(&access), Arc::new(Idle), Arc::clone(&metrics), more, stopped));
     Server { address, access, metrics, _stop: stop, _runtime: runtime }
 }
@@ -86,7 +90,7 @@ fn tokens() -> Vec<Token> {
 
 impl Server {
     /// A request as it stands on the wire. Status, head and body of the answer.
-    fn raw(&self, request: &str, body: &str) -> (u16, String, String) {
+    pub fn raw(&self, request: &str, body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };

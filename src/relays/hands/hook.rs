@@ -303,6 +303,9 @@ fn line(call: &Call, measure: &Measure) -> Vec<u8> {
     line
 }
 
+/// A call and how its attempt ended.
+type Attempt = (Call, Ending);
+
 /// A call that has ended, as it is to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
@@ -328,7 +331,7 @@ pub struct Hooks {
     ledger: Ledger,
     /// By hook and idempotency key.
     running: BTreeMap<(String, String), Running>,
-    ended: (Sender<(Call, Ending)>, Receiver<(Call, Ending)>),
+    ended: (Sender<Attempt>, Receiver<Attempt>),
     /// Hooks and idempotency keys of what their mode withholds.
     withheld: BTreeSet<(String, String)>,
     metrics: Arc<Metrics>,

@@ -247,11 +247,11 @@ fn who_is_stopped_again_is_not_released_for_the_stop_before() {
     let first = Measure { confirmed_by: Some("ann".to_owned()), ..measure("m-1", Kind::Stop, "ann", 0) };
     let mut ledger = Ledger::default();
     make(&mut ledger, &hooks, std::slice::from_ref(&first), Ended::Exited(0), 0);
-    let (first, second) = (over(&first, 1000), measure("m-2", Kind::Throttle, "ann", 1000));
+    let (first, second) = (over(&first, 1000), measure("m-2", Kind::Stop, "ann", 1000));
     let other = measure("m-3", Kind::Pull, "ann", 1000);
     let all = [first.clone(), second.clone(), other];
     // The second is by nobody: a hook in `confirm` does not do it, and so ends the first.
-    assert_eq!(owed(&ledger, &hooks, &all, 2000), ["confirm m-1/release 1", "auto m-3/pull 1"]);
+    assert_eq!(owed(&ledger, &hooks, &all, 2000), ["confirm m-1/release 1", "auto m-2/stop 1", "auto m-3/pull 1"]);
     let ends = [first, over(&second, 3000)];
     assert_eq!(
         owed(&ledger, &hooks, &ends, 3000),
