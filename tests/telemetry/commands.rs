@@ -105,8 +105,8 @@ fn several_accounts_are_confirmed_at_once_and_so_is_a_throttle() {
 
 #[test]
 fn all_that_wait_are_confirmed_of_one_customer_or_of_all_and_not_without_being_asked() {
-    let subject = |n: u64| format!("u{n}@{}.example", if n % 5 == 0 { "y" } else { "x" });
-    let tenant = |n: u64| if n % 5 == 0 { "y.example" } else { "x.example" };
+    let subject = |n: u64| format!("u{n}@{}.example", if n.is_multiple_of(5) { "y" } else { "x" });
+    let tenant = |n: u64| if n.is_multiple_of(5) { "y.example" } else { "x.example" };
     let some = (0..2500).rev().map(|n| measure(n, "stop", &subject(n), tenant(n), "asked"));
     let desk = Desk::new(some.collect());
     let server = desk.serve(Value::Null);
