@@ -101,7 +101,7 @@ fn postfix_stops_and_throttles_accounts_and_goes_on_while_nobody_answers() {
 fn what_a_stopped_account_has_queued_is_held_and_a_list_reaches_postmap() {
     let Some(program) = Program::fetch("postfix") else { return };
     let postfix = Postfix::start(program, free_port());
-    for account in ["ann@x.example", "bob@x.example", "ann@x.example"] {
+    for account in ["Ann@X.Example", "bob@x.example", "ann"] {
         assert!(postfix.send(account, "r@y.example").starts_with("250"));
     }
     // There is nobody to deliver them to.
@@ -112,14 +112,14 @@ fn what_a_stopped_account_has_queued_is_held_and_a_list_reaches_postmap() {
     });
     let etc = postfix.folder.path().join("etc");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ops/relays/postfix-hold");
-    let run = |verb: &str, account: &str| {
+    let run = |verb: &str, account: &str, more: &[&str]| {
         let line = serde_json::json!({ "v": 1, "verb": verb, "idempotency_key": "m-1/stop", "account": account });
         let mut hook = postfix.program.command("usr/sbin/postqueue");
         // The same environment, another program.
         let environment: Vec<_> =
             hook.get_envs().map(|(k, v)| (k.to_owned(), v.unwrap_or_default().to_owned())).collect();
         hook = std::process::Command::new(script);
-        hook.arg("--config").arg(&etc).arg("--sbin").arg(postfix.program.0.join("usr/sbin"));
+        hook.arg("--config").arg(&etc).arg("--sbin").arg(postfix.program.0.join("usr/sbin")).args(more);
         let child = hook.envs(environment).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         use std::io::Write as _;
         writeln!(child.stdin.as_ref().unwrap(), "{line}").unwrap();
@@ -127,10 +127,26 @@ fn what_a_stopped_account_has_queued_is_held_and_a_list_reaches_postmap() {
         assert!(out.status.success(), "{out:?}");
         String::from_utf8(out.stdout).unwrap()
     };
-    assert_eq!(run("release", "ann@x.example"), "");
-    assert_eq!(run("stop", "ann@x.example"), "held 2 messages of ann@x.example\n");
+    assert_eq!(run("release", "ann@x.example", &[]), "");
+    assert_eq!(
+        run("stop", "ann@x.example", &["--default-domain", "y.example"]),
+        "held 1 messages of ann@x.example\n",
+        "whatever the case; the login without a domain is another's"
+    );
+    assert_eq!(
+        run("stop", "ann@x.example", &[]),
+        "nothing held: of the 2 messages that wait here none was sent by a login of ann@x.example; a login without its \
+         domain is found with --default-domain\n"
+    );
+    assert_eq!(postfix.queue("hold").len(), 1);
+    let with = ["--default-domain", "X.example"];
+    assert_eq!(run("stop", "ann@x.example", &with), "held 1 messages of ann@x.example\n", "a login without a domain");
     assert_eq!(postfix.queue("hold").len(), 2);
-    assert_eq!(run("stop", "ann@x.example"), "held 0 messages of ann@x.example\n", "again: nothing is left to hold");
+    assert_eq!(
+        run("stop", "ann@x.example", &with),
+        "nothing held: of the 1 messages that wait here none was sent by a login of ann@x.example\n",
+        "again: nothing is left to hold"
+    );
 
     let path = etc.join("stopped");
     let postmap = postfix.program.0.join("usr/sbin/postmap").display().to_string();

@@ -1,5 +1,5 @@
 //! The recipes of `ops/relays` with the programs that they are for: Exim defers what a stopped account sends, from the list that
-//! mailfuse keeps; Dovecot ends its sessions.
+//! mailfuse keeps, and freezes what `mailfuse queue-ids` lists; Dovecot ends its sessions.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
@@ -56,9 +56,8 @@ fn exim(program: &Program, at: &Path, account: &str) -> String {
     said
 }
 
-#[test]
-fn exim_defers_what_a_stopped_account_sends() {
-    let Some(program) = Program::fetch("exim") else { return };
+/// A folder with what Exim needs beside its configuration.
+fn exim_folder() -> tempfile::TempDir {
     let folder = folder("mf-exim-");
     let at = folder.path();
     // The user that Debian's Exim runs as.
@@ -68,6 +67,14 @@ fn exim_defers_what_a_stopped_account_sends() {
     }
     fs::create_dir(at.join("spool")).unwrap();
     chown(at.join("spool"), Some(OWNER), Some(OWNER)).unwrap();
+    folder
+}
+
+#[test]
+fn exim_defers_what_a_stopped_account_sends() {
+    let Some(program) = Program::fetch("exim") else { return };
+    let folder = exim_folder();
+    let at = folder.path();
     let recipe = fs::read_to_string(Path::new(RECIPES).join("exim-acl")).unwrap();
     let list = at.join("stopped");
     assert!(recipe.contains("/var/lib/mailfuse/stopped"));
@@ -90,6 +97,67 @@ fn exim_defers_what_a_stopped_account_sends() {
     let said = exim(&program, at, "Ann@X.example");
     assert!(said.contains("451-ann@x.example may not send mail") && said.contains("case i-7"), "{said}");
     assert!(exim(&program, at, "bob@x.example").contains("250 Accepted"), "nobody else");
+}
+
+/// The words behind the pipe of the command's help, which are typed as they stand there.
+fn freezes() -> &'static str {
+    let help = include_str!("../src/cli/look_back.rs");
+    let line = help.lines().find(|l| l.contains("queue-ids") && l.contains("exim -Mf")).unwrap();
+    line.split_once(" | ").unwrap().1.trim_end_matches([')', ']', '"'])
+}
+
+#[test]
+fn exim_freezes_what_queue_ids_lists_and_nothing_else() {
+    let Some(program) = Program::fetch("exim") else { return };
+    let folder = exim_folder();
+    let (at, here) = (folder.path(), folder.path().display());
+    // Nothing leaves the queue: there is a router that defers for ever.
+    let conf = format!(
+        "primary_hostname = mx.example\nspool_directory = {here}/spool\nlog_file_path = {here}/spool/%slog\n\
+         keep_environment =\nqueue_only = true\nbegin routers\nlater:\n  driver = redirect\n  data = :defer: later\n  \
+         allow_defer\n"
+    );
+    fs::write(at.join("exim.conf"), conf).unwrap();
+    let conf = at.join("exim.conf").display().to_string();
+    let run = |script: &str, input: &str| {
+        let mut child = installed(&program, &at.join("etc"), &["sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("unshare");
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let out = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "{script}: {said}{}", String::from_utf8_lossy(&out.stderr));
+        said
+    };
+    let exim = format!("exim4 -C {conf}");
+    for n in 0..3 {
+        run(&format!("{exim} -odq -f ann@x.example r{n}@y.example"), "Subject: one of three\n\nSo.\n");
+    }
+    // Age, size, id and sender of each message, and whether it is frozen.
+    let queue = || -> Vec<(String, bool)> {
+        let shown = run(&format!("{exim} -bp"), "");
+        let heads = shown.lines().filter(|l| l.contains("<ann@x.example>"));
+        heads.map(|l| (l.split_whitespace().nth(2).unwrap().to_owned(), l.contains("*** frozen ***"))).collect()
+    };
+    let waiting = queue();
+    assert!(waiting.len() == 3 && waiting.iter().all(|(_, is_frozen)| !is_frozen), "{waiting:?}");
+    // As `mailfuse queue-ids` prints them: an id a line.
+    let ids = [&*waiting[0].0, &*waiting[2].0];
+    let freeze = freezes().replace("exim ", &format!("{exim} "));
+    assert_eq!(freeze, format!("xargs -r {exim} -Mf"));
+    // One is gone from the queue by now: Exim says so, xargs ends with 123, and the others are frozen all the same.
+    let gone = "1rXXXX-000000-00";
+    run(&format!("{freeze} || [ $? -eq 123 ]"), &format!("{gone}\n{}\n", ids.join("\n")));
+    let after = queue();
+    assert_eq!(after.len(), 3);
+    for (id, is_frozen) in &after {
+        assert_eq!(*is_frozen, ids.contains(&&**id), "the other one waits as before: {after:?}");
+    }
+    run(&freeze, "");
+    assert_eq!(queue().into_iter().filter(|(_, is_frozen)| *is_frozen).count(), 2, "of nothing it freezes nothing");
 }
 
 #[test]

@@ -8,11 +8,14 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::ask::{self, Asked, encoded};
+use super::confirm::{Waiting, confirm};
 use super::table::{Align, Table, printable};
-use crate::relays::decide::BY;
 
-/// What is printed of a long list.
-const LIST_MAX: u32 = 1000;
+/// What is fetched of a long list at a time, and at most.
+const PAGE: usize = 1000;
+const LIST_MAX: usize = 20_000;
+/// Characters of what a hook answered.
+const SAID_CHARS_MAX: usize = 100;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Accounts {
@@ -53,12 +56,15 @@ themselves (--at).")]
         #[arg(long)]
         note: Option<String>,
     },
-    /// Stop an account that waits for a person, or stand behind a stop that was made without one
+    /// Stop or throttle accounts that wait for a person, or stand behind what was done without one
     Confirm {
         #[command(flatten)]
         asked: Asked,
-        /// The account
-        account: String,
+        /// The accounts
+        #[arg(value_name = "ACCOUNT", required_unless_present = "all_waiting", conflicts_with = "all_waiting")]
+        accounts: Vec<String>,
+        #[command(flatten)]
+        waiting: Waiting,
         /// Why: the audit keeps it
         #[arg(long)]
         note: Option<String>,
@@ -67,7 +73,7 @@ themselves (--at).")]
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Relays {
-    /// List relays that are pulled, that wait for a person, or that would be, newest first
+    /// List relays that are pulled, that wait for a person, or that would be, newest first; and whether pulls are held off
     List(List),
     /// Pull a relay out of its pool
     Pull {
@@ -109,12 +115,15 @@ With --all nothing is pulled for --hold-hours afterwards; `mailfuse relays resum
         #[arg(long)]
         note: Option<String>,
     },
-    /// Pull a relay that waits for a person, or stand behind a pull that was made without one
+    /// Pull relays that wait for a person, or stand behind a pull that was made without one
     Confirm {
         #[command(flatten)]
         asked: Asked,
-        /// The relay, as its pool has it
-        relay: String,
+        /// The relays, as their pools have them
+        #[arg(value_name = "RELAY", required_unless_present = "all_waiting", conflicts_with = "all_waiting")]
+        relays: Vec<String>,
+        #[command(flatten)]
+        waiting: Waiting,
         /// Why: the audit keeps it
         #[arg(long)]
         note: Option<String>,
@@ -137,6 +146,7 @@ pub(super) fn accounts(command: &Accounts) -> Result<(), Failure> {
         Accounts::List(List { asked, all }) => {
             let mut measures = found(asked, "stop", None, *all)?;
             measures.extend(found(asked, "throttle", None, *all)?);
+            measures.sort_by_key(|m| std::cmp::Reverse(m["made_ms"].as_i64()));
             // One that does not know yet what is in force knows of no attempts.
             let trying = match ask::send(asked, Method::GET, "/v1/trying", None) {
                 Ok(page) => page["items"].as_array().cloned().unwrap_or_default(),
@@ -169,14 +179,20 @@ pub(super) fn accounts(command: &Accounts) -> Result<(), Failure> {
             ask::send(asked, Method::POST, "/v1/actions", Some(body))?;
             line(&format!("{} may send again", printable(account)))
         }
-        Accounts::Confirm { asked, account, note } => confirm(asked, "stop", account, note.as_deref()),
+        Accounts::Confirm { asked, accounts, waiting, note } => {
+            confirm(asked, &["stop", "throttle"], accounts, waiting, note.as_deref())
+        }
     }
 }
 
 pub(super) fn relays(command: &Relays) -> Result<(), Failure> {
     match command {
         Relays::Listings(List { asked, all }) => listings(asked, *all),
-        Relays::List(List { asked, all }) => print(&found(asked, "pull", None, *all)?, &[]),
+        Relays::List(List { asked, all }) => {
+            let measures = found(asked, "pull", None, *all)?;
+            held(asked)?;
+            print(&measures, &[])
+        }
         Relays::Pull { asked, relay, hours, note } => order(asked, "pull", relay, *hours, note),
         Relays::Restore { asked, relay: Some(relay), note, .. } => {
             let measures = found(asked, "pull", Some(relay), false)?;
@@ -203,12 +219,48 @@ pub(super) fn relays(command: &Relays) -> Result<(), Failure> {
             ask::send(asked, Method::DELETE, &format!("/v1/relays/hold{query}"), None)?;
             line("relays are pulled again where they are exposed")
         }
-        Relays::Confirm { asked, relay, note } => confirm(asked, "pull", relay, note.as_deref()),
+        Relays::Confirm { asked, relays, waiting, note } => confirm(asked, &["pull"], relays, waiting, note.as_deref()),
     }
 }
 
-fn found(asked: &Asked, kind: &str, subject: Option<&str>, all: bool) -> Result<Vec<Value>, Failure> {
-    let mut path = format!("/v1/measures?kind={kind}&limit={LIST_MAX}");
+/// What was fetched of a list.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) items: Vec<Value>,
+    /// Where it goes on, of one that is too long.
+    pub(super) more: Option<String>,
+}
+
+/// A list, page by page. `path` has a question.
+pub(super) fn pages(asked: &Asked, path: &str) -> Result<Found, Failure> {
+    let first = format!("{path}&limit={PAGE}");
+    let (mut found, mut next) = (Found::default(), first.clone());
+    loop {
+        let mut page = ask::send(asked, Method::GET, &next, None)?;
+        if let Value::Array(items) = page["items"].take() {
+            found.items.extend(items);
+        }
+        let Some(before) = page["next"].as_i64() else { return Ok(found) };
+        next = format!("{first}&before={before}");
+        if found.items.len() >= LIST_MAX {
+            found.more = Some(next);
+            return Ok(found);
+        }
+    }
+}
+
+/// The same, for one that is shown: where it is too long that is said.
+fn listed(asked: &Asked, path: &str) -> Result<Vec<Value>, Failure> {
+    let found = pages(asked, path)?;
+    if let Some(more) = &found.more {
+        anstream::eprintln!("these are the newest {}: GET {more} has those before", found.items.len());
+    }
+    Ok(found.items)
+}
+
+/// Measures of a kind, newest first: of one subject or all, those that are over only where `all` are wanted.
+pub(super) fn found(asked: &Asked, kind: &str, subject: Option<&str>, all: bool) -> Result<Vec<Value>, Failure> {
+    let mut path = format!("/v1/measures?kind={kind}");
     if !all {
         path.push_str("&open=true");
     }
@@ -216,8 +268,24 @@ fn found(asked: &Asked, kind: &str, subject: Option<&str>, all: bool) -> Result<
         let name = if kind == "pull" { "relay" } else { "account" };
         path.push_str(&format!("&{name}={}", encoded(subject)));
     }
-    let page = ask::send(asked, Method::GET, &path, None)?;
-    Ok(page["items"].as_array().cloned().unwrap_or_default())
+    listed(asked, &path)
+}
+
+/// Says whether pulls are held off.
+fn held(asked: &Asked) -> Result<(), Failure> {
+    let hold = match ask::send(asked, Method::GET, "/v1/relays/hold", None) {
+        Ok(hold) => hold,
+        Err(_) => {
+            anstream::eprintln!("whether pulls are held off is not known: the instance does not say it");
+            return Ok(());
+        }
+    };
+    let Some(until) = hold["held_until"].as_str() else { return Ok(()) };
+    let note = hold["note"].as_str().map(|note| format!(": {}", printable(note))).unwrap_or_default();
+    line(&format!(
+        "nothing is pulled without a person before {until}, by {}{note}; `mailfuse relays resume` ends that",
+        printable(hold["by"].as_str().unwrap_or_default())
+    ))
 }
 
 fn order(asked: &Asked, kind: &str, subject: &str, hours: Option<u32>, note: &str) -> Result<(), Failure> {
@@ -225,25 +293,17 @@ fn order(asked: &Asked, kind: &str, subject: &str, hours: Option<u32>, note: &st
     print(&[ask::send(asked, Method::POST, "/v1/measures", Some(body))?], &[])
 }
 
-fn confirm(asked: &Asked, kind: &str, subject: &str, note: Option<&str>) -> Result<(), Failure> {
-    let measures = found(asked, kind, Some(subject), false)?;
-    let waits =
-        |m: &&Value| m["state"] == "asked" || m["state"] == "in_force" && m["by"] == BY && m["confirmed_by"].is_null();
-    let Some(id) = measures.iter().find(waits).and_then(|m| m["id"].as_str()) else {
-        return Err(anyhow!("nothing about {} waits for a person", printable(subject)).into());
-    };
-    let path = format!("/v1/measures/{}/confirm", encoded(id));
-    print(&[ask::send(asked, Method::POST, &path, Some(json!({ "note": note })))?], &[])
-}
-
 fn listings(asked: &Asked, all: bool) -> Result<(), Failure> {
-    let standing = if all { "" } else { "&standing=true" };
-    let page = ask::send(asked, Method::GET, &format!("/v1/listings?limit={LIST_MAX}{standing}"), None)?;
+    let mut path = "/v1/listings?".to_owned();
+    if !all {
+        path.push_str("standing=true");
+    }
+    let items = listed(asked, &path)?;
     let left = ["relay", "address", "list", "codes", "heard", "over"].map(|name| (name, Align::Left));
     let mut table = Table::new(&left);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let words = |value: &Value| value.as_array().map(|all| all.iter().map(text).collect::<Vec<_>>().join(" "));
-    for l in page["items"].as_array().into_iter().flatten() {
+    for l in &items {
         let codes = [&l["codes"], &l["reasons"]].map(|value| words(value).unwrap_or_default()).join(" ");
         let over = if l["unwatched"] == true { "not asked any more".to_owned() } else { text(&l["until"]) };
         table.row(vec![text(&l["relay"]), text(&l["address"]), text(&l["zone"]), codes, text(&l["since"]), over]);
@@ -251,12 +311,25 @@ fn listings(asked: &Asked, all: bool) -> Result<(), Failure> {
     line(table.text().trim_end())
 }
 
-fn line(text: &str) -> Result<(), Failure> {
+pub(super) fn line(text: &str) -> Result<(), Failure> {
     Ok(anstream::stdout().write_all(format!("{text}\n").as_bytes())?)
 }
 
+/// What each hook was last told of a measure, and what it answered.
+fn told(measure: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let call = |c: &Value| {
+        let said: String = text(&c["said"]).split_whitespace().collect::<Vec<_>>().join(" ");
+        let said: String = said.chars().take(SAID_CHARS_MAX).collect();
+        let again = if c["stage"] == "done" { String::new() } else { format!(", attempts: {}", c["attempts"]) };
+        let colon = if said.is_empty() { "" } else { ": " };
+        format!("{}: {} {}{again}{colon}{said}", text(&c["hook"]), text(&c["verb"]), text(&c["stage"]))
+    };
+    measure["hooks"].as_array().map(|all| all.iter().map(call).collect::<Vec<_>>().join("; ")).unwrap_or_default()
+}
+
 /// Prints measures; of those among `trying` how often their accounts have still tried to send, and when last.
-fn print(measures: &[Value], trying: &[Value]) -> Result<(), Failure> {
+pub(super) fn print(measures: &[Value], trying: &[Value]) -> Result<(), Failure> {
     let mut columns = vec![
         ("made", Align::Left),
         ("what", Align::Left),
@@ -268,6 +341,10 @@ fn print(measures: &[Value], trying: &[Value]) -> Result<(), Failure> {
     ];
     if !trying.is_empty() {
         columns.push(("still tries", Align::Left));
+    }
+    let has_hooks = measures.iter().any(|m| m["hooks"].as_array().is_some_and(|all| !all.is_empty()));
+    if has_hooks {
+        columns.push(("hooks", Align::Left));
     }
     let mut table = Table::new(&columns);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -293,6 +370,9 @@ fn print(measures: &[Value], trying: &[Value]) -> Result<(), Failure> {
             row.push(attempts.map_or_else(String::new, |a| {
                 format!("{} times, last {} from {}", a["refused"], text(&a["last"]), text(&a["client"]))
             }));
+        }
+        if has_hooks {
+            row.push(told(m));
         }
         table.row(row);
     }

@@ -4,6 +4,7 @@ mod ask;
 mod astray;
 mod calibrate;
 mod config;
+mod confirm;
 mod control;
 mod decide;
 mod demo;

@@ -504,6 +504,10 @@ impl Deliveries {
                 link: match notice.kind {
                     _ if self.link.is_empty() => String::new(),
                     NoticeKind::Campaign => incidents_of(&self.link, "campaign", &notice.incident),
+                    // No change of the stream: a hook fails.
+                    NoticeKind::Anomaly if notice.evidence.iter().any(|r| r.signal == "hook") => {
+                        format!("{}/v1/measures", self.link)
+                    }
                     NoticeKind::Anomaly => incidents_of(&self.link, "anomaly", &notice.incident),
                     NoticeKind::Listed | NoticeKind::Delisted => format!("{}/v1/listings?standing=true", self.link),
                     _ => format!("{}/v1/measures?open=true", self.link),

@@ -3,7 +3,7 @@
 //! The alerts topic has one partition, so that one member of the desk's group has it: that is the active desk (`role`), the
 //! others stand by. What it makes of the alerts goes to the `desk` topic, each time in one transaction with the offset of the
 //! alerts, so that whoever takes over forgets nothing. Every instance follows that topic into an index of its own (`index`)
-//! and answers questions from it ([`api`]). [`book`], [`groups`], [`heartbeat`], [`in_time`], [`listings`], [`measures`], [`notice`], [`policies`], [`record`], [`renames`] and
+//! and answers questions from it ([`api`]). [`book`], [`failing`], [`groups`], [`heartbeat`], [`in_time`], [`listings`], [`measures`], [`notice`], [`policies`], [`record`], [`renames`] and
 //! [`replayed`] are pure.
 
 pub mod alone;
@@ -11,6 +11,7 @@ pub mod api;
 pub mod book;
 pub mod deliver;
 mod exposed;
+pub mod failing;
 pub mod feedback;
 pub mod groups;
 pub mod heartbeat;

@@ -21,6 +21,7 @@ enum Mood {
     Hangs,
     /// Once, and then it is fine: nobody else could say so in time.
     Later,
+    Refuses,
     Fine,
 }
 
@@ -60,7 +61,7 @@ async fn take(
     let mood = {
         let mut mood = panel.mood.lock().unwrap();
         let next = if *mood == Mood::Later { Mood::Fine } else { *mood };
-        std::mem::replace(&mut *mood, next)
+        if uri.path() == "/aside" { Mood::Fine } else { std::mem::replace(&mut *mood, next) }
     };
     let status = match mood {
         Mood::Hangs => {
@@ -68,6 +69,7 @@ async fn take(
             StatusCode::OK
         }
         Mood::Later => StatusCode::SERVICE_UNAVAILABLE,
+        Mood::Refuses => StatusCode::NOT_FOUND,
         Mood::Fine => StatusCode::OK,
     };
     (status, [("retry-after", "1")], "noted")
@@ -103,13 +105,14 @@ fn what_is_ordered_is_posted_signed_and_again_after_a_crash_until_it_is_done() {
     });
     let secret = d.folder.path().join("secret");
     std::fs::write(&secret, SECRET).unwrap();
-    let table = |name: &str, mode: &str| {
+    let table = |name: &str, mode: &str, confirms: bool| {
         format!(
             "[[relays.webhook]]\nname = \"{name}\"\nurl = \"http://{address}/{name}\"\nsecret_file = {secret:?}\n\
-             allow_private = true\ntimeout_s = 300\nmode = \"{mode}\"\n"
+             allow_private = true\ntimeout_s = 300\nmode = \"{mode}\"\nconfirms = {confirms}\n"
         )
     };
-    d.extra = [table("panel", "confirm"), table("watched", "shadow")].concat();
+    d.extra =
+        [table("panel", "confirm", true), table("watched", "shadow", true), table("aside", "confirm", false)].concat();
     let mut desk = d.start_desk("one");
     post(&desk, "/v1/measures", &json!({ "kind": "stop", "subject": ANN, "note": "by telephone" }));
     wait_until("it is posted", LIMIT, || panel.got("/panel").len() == 1);
@@ -123,8 +126,20 @@ fn what_is_ordered_is_posted_signed_and_again_after_a_crash_until_it_is_done() {
     desk = d.start_desk("one");
     wait_until("it is posted again", LIMIT, || panel.got("/panel").len() == 2);
     wait_until("it was answered", LIMIT, || desk.metric("mailfuse_hook_calls_total", "later") == 1.0);
-    let stop = stop_of(&desk);
-    assert!(stop["done_ms"].is_null() || panel.got("/panel").len() > 2, "nobody has done it yet: {stop}");
+    let answered = |hook: &str, verb: &str| {
+        let calls = stop_of(&desk)["hooks"].as_array().cloned().unwrap_or_default();
+        calls.into_iter().find(|c| c["hook"] == hook && c["verb"] == verb).unwrap_or_default()
+    };
+    wait_until("both answers are shown", LIMIT, || {
+        let is_later = answered("panel", "stop")["stage"] == "later" || panel.got("/panel").len() > 2;
+        is_later && answered("aside", "stop")["stage"] == "done"
+    });
+    let (said, stop) = (answered("panel", "stop")["said"].clone(), stop_of(&desk));
+    // Unless it has been asked again by now.
+    if panel.got("/panel").len() == 2 {
+        assert_eq!(said, "answered 503: noted", "{stop}");
+        assert!(stop["done_ms"].is_null(), "what the other has done is no stop: {stop}");
+    }
     wait_until("it is done", LIMIT, || stop_of(&desk)["done_ms"].is_i64());
     let got = panel.got("/panel");
     assert!(got.iter().all(|(other, body)| *other == id && body["idempotency_key"] == told_key(&got)), "{got:?}");
@@ -136,6 +151,22 @@ fn what_is_ordered_is_posted_signed_and_again_after_a_crash_until_it_is_done() {
     assert!(other != id && body["verb"] == "release", "{body}");
     assert_eq!(desk.metric("mailfuse_hook_calls_total", "hook=\"watched\",outcome=\"withheld\""), 1.0);
     assert!(panel.got("/watched").is_empty(), "its mode keeps it back");
+
+    // A customer who cannot be released is not forgotten: people are told, once, and it is tried on.
+    post(&desk, "/v1/measures", &json!({ "kind": "stop", "subject": ANN, "note": "once more" }));
+    wait_until("it is done", LIMIT, || stop_of(&desk)["done_ms"].is_i64());
+    panel.mood(Mood::Refuses);
+    post(&desk, "/v1/actions", &json!({ "action": "account_released", "account": ANN }));
+    wait_until("people are told", LIMIT, || !desk.items("/v1/alerts?kind=stream.anomaly").is_empty());
+    let told = desk.items("/v1/alerts?kind=stream.anomaly").remove(0);
+    let text = told["evidence"][0]["text"].as_str().unwrap();
+    assert!(
+        text.contains("hook panel has failed to release account ann@shop.example") && text.contains("404"),
+        "{text}"
+    );
+    wait_until("it is tried later", LIMIT, || answered("panel", "release")["stage"] == "later");
+    let again_ms = answered("panel", "release")["not_before_ms"].as_i64().unwrap();
+    assert!(again_ms > answered("panel", "release")["at_ms"].as_i64().unwrap(), "{}", stop_of(&desk));
 }
 
 fn told_key(got: &[(String, Value)]) -> Value {

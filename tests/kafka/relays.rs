@@ -167,6 +167,14 @@ fn a_hijack_reaches_every_hand_and_stays_there_over_crashes() {
 
     command(&instance, &["relays", "restore", "--all", "--note", "we look first"]);
     wait_until("all are back", LIMIT, || state("out-1") == "ready");
+    wait_until("what the program said of a pull and its end is shown", LIMIT, || {
+        let pull = instance.items("/v1/measures?kind=pull&relay=out-1").remove(0);
+        let calls = pull["hooks"].as_array().cloned().unwrap_or_default();
+        let is = |c: &Value| c["stage"] == "done" && c["said"].to_string().contains("heard");
+        calls.len() == 2 && calls.iter().all(is)
+    });
+    let hold = instance.json("/v1/relays/hold").1;
+    assert!(hold["held_until"].is_string() && hold["by"] == "local" && hold["note"] == "we look first", "{hold}");
     assert!(may_send(ANN).starts_with("action=DEFER"), "the account stays stopped");
     command(&instance, &["accounts", "release", ANN, "--password-changed"]);
     wait_until("it may send again", LIMIT, || may_send(ANN) == "action=DUNNO");

@@ -53,7 +53,7 @@ impl Live for Idle {
 }
 
 pub struct Server {
-    address: SocketAddr,
+    pub address: SocketAddr,
     access: Arc<Access>,
     metrics: Arc<Metrics>,
     _stop: watch::Sender<bool>,

@@ -1,4 +1,4 @@
-//! What a running mailfuse answers: access, accounts, pages and their description.
+//! What a running mailfuse answers: access, accounts, pages and their description, maps; and what commands make of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail, and so may what tests share")]
 
@@ -6,9 +6,13 @@
 mod common;
 #[path = "../core_support/mod.rs"]
 mod core_support;
+#[path = "../hands_support/mod.rs"]
+mod hands_support;
 
 mod access;
 mod account;
+mod commands;
 mod http;
+mod maps;
 mod openapi;
 mod roles;

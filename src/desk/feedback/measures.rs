@@ -3,16 +3,18 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::api::{Noted, wish};
 use super::whole;
 use super::wish::{MeasureWish, NewMeasure, Rights, Wish};
 use crate::desk::api::{Asked as AskedFor, Desk, ask, fold, understood, within};
 use crate::desk::index::query::{self, Measures};
+use crate::event::Timestamp;
 use crate::kafka::outlet::now_ms;
+use crate::relays::decide::Hold;
 use crate::relays::measure::Kind;
 use crate::telemetry::access::{Right, Who};
 use crate::telemetry::http::Problem;
@@ -28,7 +30,7 @@ pub(in crate::desk) fn router() -> Router<Desk> {
         .route("/v1/measures/{id}/confirm", post(confirm))
         .route("/v1/measures/{id}/end", post(end))
         .route("/v1/relays/restore", post(restore_all))
-        .route("/v1/relays/hold", delete(lift))
+        .route("/v1/relays/hold", get(hold).delete(lift))
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,6 +118,21 @@ async fn restore_all(
     }
     let wanted = Wish::Measure(MeasureWish::RestoreAll { hold_s, note });
     Ok(Json(wish(&desk, &who, Right::Relays, wanted).await?).into_response())
+}
+
+/// Who holds pulls off, as the page has it.
+#[derive(Debug, Default, Serialize)]
+struct Held {
+    held_until: Option<Timestamp>,
+    by: Option<String>,
+    note: Option<String>,
+}
+
+async fn hold(State(desk): State<Desk>, who: Who) -> Result<Response, Problem> {
+    who.require(Right::Look)?;
+    let hold = ask(&desk, |c| query::hold(c, now_ms())).await?;
+    let held = |h: Hold| Held { held_until: Some(Timestamp(h.until_ms)), by: Some(h.by), note: h.note };
+    Ok(Json(hold.map(held).unwrap_or_default()).into_response())
 }
 
 async fn lift(State(desk): State<Desk>, who: Who, asked: AskedFor<Noted>) -> Result<Response, Problem> {

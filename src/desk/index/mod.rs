@@ -15,10 +15,10 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::notice::Said;
-use super::record::{ALERT, AUDIT, DECISION, DELIVERY, GROUP, INCIDENT, LISTING, MEASURE, Record, WATCHED};
+use super::record::{ALERT, AUDIT, DECISION, DELIVERY, GROUP, HOLD, HOOK, INCIDENT, LISTING, MEASURE, Record, WATCHED};
 
 /// What brings a database from each version to the next. Never changed once released; a new version is added at the end.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE place (one INTEGER PRIMARY KEY CHECK (one = 1), topic TEXT NOT NULL, next_offset INTEGER NOT NULL,
         at_ms INTEGER NOT NULL) STRICT;
@@ -66,6 +66,12 @@ const MIGRATIONS: [&str; 5] = [
 ",
     "
     ALTER TABLE place ADD COLUMN is_whole INTEGER NOT NULL DEFAULT 0;
+",
+    "
+    CREATE TABLE calls (measure TEXT NOT NULL, hook TEXT NOT NULL, verb TEXT NOT NULL, json TEXT NOT NULL,
+        PRIMARY KEY (measure, hook, verb)) STRICT, WITHOUT ROWID;
+    CREATE TABLE hold (one INTEGER PRIMARY KEY CHECK (one = 1), json TEXT NOT NULL) STRICT;
+    DELETE FROM place;
 ",
 ];
 
@@ -235,7 +241,7 @@ impl Index {
             .execute_batch(
                 "BEGIN; DELETE FROM place; DELETE FROM incidents; DELETE FROM alerts; DELETE FROM deliveries;
                 DELETE FROM groups; DELETE FROM decisions; DELETE FROM audit; DELETE FROM measures;
-                DELETE FROM listings; DELETE FROM watched; COMMIT",
+                DELETE FROM listings; DELETE FROM watched; DELETE FROM calls; DELETE FROM hold; COMMIT",
             )
             .map_err(|e| self.failed(e))
     }
@@ -248,6 +254,13 @@ impl Index {
 /// The word by which serde writes a value that is one.
 fn word(value: &impl serde::Serialize) -> Result<String, serde_json::Error> {
     Ok(serde_json::to_value(value)?.as_str().unwrap_or_default().to_owned())
+}
+
+/// Hook, measure and verb of the key of a call, behind what all such keys begin with.
+fn call(key: &str) -> Option<(&str, &str, &str)> {
+    let (hook, rest) = key.split_once('/')?;
+    let (measure, verb) = rest.split_once('/')?;
+    Some((hook, measure, verb))
 }
 
 fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) -> Error) -> Result<(), Error> {
@@ -292,6 +305,11 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
                 t.prepare_cached("DELETE FROM listings WHERE id = ?1").and_then(|mut s| s.execute([id]))
             } else if let Some(relay) = key.strip_prefix(WATCHED) {
                 t.prepare_cached("DELETE FROM watched WHERE relay = ?1").and_then(|mut s| s.execute([relay]))
+            } else if let Some((hook, measure, verb)) = key.strip_prefix(HOOK).and_then(call) {
+                t.prepare_cached("DELETE FROM calls WHERE measure = ?1 AND hook = ?2 AND verb = ?3")
+                    .and_then(|mut s| s.execute([measure, hook, verb]))
+            } else if key == HOLD {
+                t.prepare_cached("DELETE FROM hold").and_then(|mut s| s.execute([]))
             } else if let Some(n) = key.strip_prefix(AUDIT).and_then(|n| n.parse::<i64>().ok()) {
                 t.prepare_cached("DELETE FROM audit WHERE n = ?1").and_then(|mut s| s.execute([n]))
             } else {
@@ -347,13 +365,16 @@ fn write(t: &Transaction<'_>, record: &Record, failed: &dyn Fn(rusqlite::Error) 
             t.prepare_cached("INSERT OR REPLACE INTO watched VALUES (?1, ?2)")
                 .and_then(|mut s| s.execute(params![w.relay, json]))
         }
-        Record::Anomaly(_)
-        | Record::Endpoint(_)
-        | Record::Behind(_)
-        | Record::Hook(_)
-        | Record::Hold(_)
-        | Record::Renamed(_)
-        | Record::Unknown => {
+        Record::Hook(c) => {
+            let json = serde_json::to_string(c)?;
+            t.prepare_cached("INSERT OR REPLACE INTO calls VALUES (?1, ?2, ?3, ?4)")
+                .and_then(|mut s| s.execute(params![c.measure, c.hook, c.verb.name(), json]))
+        }
+        Record::Hold(h) => {
+            let json = serde_json::to_string(h)?;
+            t.prepare_cached("INSERT OR REPLACE INTO hold VALUES (1, ?1)").and_then(|mut s| s.execute([json]))
+        }
+        Record::Anomaly(_) | Record::Endpoint(_) | Record::Behind(_) | Record::Renamed(_) | Record::Unknown => {
             return Ok(());
         }
     };
@@ -438,6 +459,53 @@ mod tests {
         drop(index);
         let error = Index::open(&path).unwrap_err().to_string();
         assert!(error.contains("version 99") && error.contains("delete the file"), "{error}");
+    }
+
+    #[test]
+    fn a_measure_shows_what_its_hooks_answered_and_a_hold_is_there_until_it_is_over() {
+        use crate::relays::measure::Kind;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("desk.sqlite");
+        let mut index = Index::open(&path).unwrap();
+        let pull = crate::relays::hands::tests::measure("m-1", Kind::Pull, "out-1", 0);
+        let record = |key: &str, value: serde_json::Value| {
+            Record::read(key.as_bytes(), Some(value.to_string().as_bytes())).unwrap()
+        };
+        let call = |verb: &str, said: &str| {
+            let value = serde_json::json!({ "v": 1, "hook": "h", "measure": "m-1", "verb": verb, "stage": "later",
+                "attempts": 3, "at_ms": 7, "not_before_ms": 9, "said": said });
+            record(&format!("hook/h/m-1/{verb}"), value)
+        };
+        let hold = record("hold", serde_json::json!({ "v": 1, "until_ms": 100, "by": "ann", "note": "we look" }));
+        let all = [
+            Record::Measure(Box::new(pull)),
+            call("pull", "ended"),
+            call("restore", "no"),
+            call("restore", "no \"such\""),
+            hold,
+        ];
+        index.apply(&all, &place(1)).unwrap();
+        let measures = |q: &query::Measures| -> Vec<serde_json::Value> {
+            let page = query::measures(&reader(&path).unwrap(), q, 1).unwrap();
+            page.items.iter().map(|json| serde_json::from_str(json.get()).unwrap()).collect()
+        };
+        let hooks = measures(&query::Measures::default())[0]["hooks"].clone();
+        let wanted = serde_json::json!({ "hook": "h", "verb": "restore", "stage": "later", "attempts": 3, "at_ms": 7,
+            "not_before_ms": 9, "said": "no \"such\"" });
+        assert_eq!((hooks.as_array().unwrap().len(), &hooks[1]), (2, &wanted), "{hooks}");
+        let one = query::measure(&reader(&path).unwrap(), "m-1").unwrap().unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(one.get()).unwrap()["hooks"], hooks);
+        let of = |tenant: &str| query::Measures { tenant: Some(tenant.to_owned()), ..query::Measures::default() };
+        assert_eq!((measures(&of("")).len(), measures(&of("x.example")).len()), (1, 0));
+        let held = |now_ms| query::hold(&reader(&path).unwrap(), now_ms).unwrap().map(|h| h.by);
+        assert_eq!((held(99).as_deref(), held(100)), (Some("ann"), None));
+
+        let gone = ["hook/h/m-1/pull", "hold"].map(|key| Record::Gone(key.to_owned()));
+        index.apply(&gone, &place(2)).unwrap();
+        assert_eq!((held(1), measures(&of(""))[0]["hooks"].as_array().unwrap().len()), (None, 1));
+        index.clear().unwrap();
+        index.apply(&all[..1], &place(3)).unwrap();
+        assert_eq!(measures(&query::Measures::default())[0]["hooks"], serde_json::json!([]), "as none was called");
     }
 
     #[test]

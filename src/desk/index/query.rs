@@ -10,6 +10,7 @@ use crate::desk::notice::Said;
 use crate::desk::record::Incident;
 use crate::desk::webhook::grouping::{Group, Holds};
 use crate::desk::webhook::record::DeliveryRecord;
+use crate::relays::decide::Hold;
 
 /// Things on a page, at most.
 pub const PAGE_MAX: u32 = 1000;
@@ -121,6 +122,8 @@ pub struct Measures {
     pub kind: Option<String>,
     /// `shadow`, `asked`, `in_force` or `ended`.
     pub state: Option<String>,
+    /// Of this customer.
+    pub tenant: Option<String>,
     /// About this account, as folded.
     pub account: Option<String>,
     /// About this relay.
@@ -281,6 +284,14 @@ pub fn decision(c: &Connection, id: &str) -> Result<Option<Box<RawValue>>, rusql
     found.map(raw).transpose()
 }
 
+/// Measures, each with the last call of every hook for each verb.
+const MEASURES: &str =
+    "(SELECT n, id, kind, subject, incident, state, until_ms, json_extract(json, '$.tenant') AS tenant,
+    json_set(json, '$.hooks', json((SELECT json_group_array(json_object('hook', c.hook, 'verb', c.verb,
+        'stage', c.json ->> 'stage', 'attempts', c.json ->> 'attempts', 'at_ms', c.json ->> 'at_ms',
+        'not_before_ms', c.json ->> 'not_before_ms', 'said', c.json ->> 'said'))
+        FROM calls AS c WHERE c.measure = measures.id))) AS json FROM measures)";
+
 /// A page of measures, newest first; `now_ms` says which have expired.
 ///
 /// # Errors
@@ -288,14 +299,14 @@ pub fn decision(c: &Connection, id: &str) -> Result<Option<Box<RawValue>>, rusql
 pub fn measures(c: &Connection, q: &Measures, now_ms: i64) -> Result<Page, rusqlite::Error> {
     let mut wanted =
         clauses([("kind =", &q.kind), ("state =", &q.state), ("incident =", &q.incident), ("subject =", &q.account)]);
-    wanted.extend(clauses([("subject =", &q.relay)]));
+    wanted.extend(clauses([("subject =", &q.relay), ("tenant =", &q.tenant)]));
     // One that has ended is over from 0 on, whatever its longest time was.
     let until = "(CASE state WHEN 'ended' THEN 0 ELSE until_ms END)";
     let (after, before) = (format!("{until} >"), format!("{until} <="));
     let clause = q.open.map(|open| if open { &*after } else { &*before });
     wanted.extend(clause.map(|clause| (clause, Value::Integer(now_ms))));
     wanted.extend(q.before.map(|n| ("n <", Value::Integer(n))));
-    page(c, "measures", "DESC", wanted, q.limit)
+    page(c, MEASURES, "DESC", wanted, q.limit)
 }
 
 /// One measure; `None` where it is not known.
@@ -303,9 +314,22 @@ pub fn measures(c: &Connection, q: &Measures, now_ms: i64) -> Result<Page, rusql
 /// # Errors
 /// Where the index cannot be read.
 pub fn measure(c: &Connection, id: &str) -> Result<Option<Box<RawValue>>, rusqlite::Error> {
-    let found: Option<String> =
-        c.prepare_cached("SELECT json FROM measures WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
+    let found: Option<String> = c
+        .prepare_cached(&format!("SELECT json FROM {MEASURES} WHERE id = ?1"))?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
     found.map(raw).transpose()
+}
+
+/// Who holds pulls off at `now_ms`, in milliseconds since 1970; `None` where nobody does.
+///
+/// # Errors
+/// Where the index cannot be read.
+pub fn hold(c: &Connection, now_ms: i64) -> Result<Option<Hold>, rusqlite::Error> {
+    let found: Option<String> =
+        c.prepare_cached("SELECT json FROM hold")?.query_row([], |row| row.get(0)).optional()?;
+    let hold: Option<Hold> = found.map(read).transpose()?;
+    Ok(hold.filter(|hold| now_ms < hold.until_ms))
 }
 
 /// A page of listings, newest first.

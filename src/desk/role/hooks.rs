@@ -1,18 +1,19 @@
 //! The programs that the active desk runs about measures, and what it posts: a call is recorded before it begins and after it has
-//! ended, and what was answered goes into the incident.
+//! ended, and what was answered goes into the incident. What fails is told to people.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Active;
+use super::{Active, BY};
+use crate::desk::failing::Failing;
 use crate::desk::feedback::record::Action as Act;
 use crate::desk::feedback::wish::{NOTE_MAX, Wish};
 use crate::desk::record::Record;
 use crate::kafka::outlet::now_ms;
 use crate::relays::Settings;
 use crate::relays::hands::callee::Callee;
-use crate::relays::hands::hook::{Call, Hooks, Stage};
+use crate::relays::hands::hook::{Call, Finished, Hooks, Stage};
 use crate::relays::hands::settings::Verb;
 use crate::relays::measure::{Kind, Measure};
 use crate::telemetry::Metrics;
@@ -24,6 +25,7 @@ const LOOK: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(super) struct Running {
     hooks: Hooks,
+    failing: Failing,
     runtime: tokio::runtime::Runtime,
     /// Calls that begin once they are recorded.
     next: Vec<(Call, Measure)>,
@@ -47,7 +49,7 @@ impl Running {
             .enable_all()
             .build()?;
         let hooks = Hooks::new(&hooks, recorded.into_values(), Arc::clone(metrics));
-        Ok(Some(Self { hooks, runtime, next: Vec::new(), looked: None }))
+        Ok(Some(Self { hooks, failing: Failing::default(), runtime, next: Vec::new(), looked: None }))
     }
 
     /// The keys of records that are worth nothing any more.
@@ -61,19 +63,21 @@ impl Active<'_> {
     pub(super) fn see_to_hooks(&mut self) {
         let now_ms = now_ms();
         let Some(running) = &mut self.running else { return };
-        for call in running.hooks.finished(now_ms) {
+        for Finished { call, is_failing, is_noted } in running.hooks.finished(now_ms) {
             let measure = self.relays.all().find(|m| m.id == call.measure).cloned();
-            if let Some(measure) = measure
-                && call.stage != Stage::Later
-            {
+            if let Some(measure) = measure {
                 let who = format!("hook {}", call.hook);
-                if call.stage == Stage::Done && call.verb == Verb::Stop {
+                if call.stage == Stage::Done && call.verb == Verb::Stop && running.hooks.confirms(&call.hook) {
                     let done =
                         self.relays.acted(Act::AccountStopped, &measure.subject, &who, self.clerk.ledger(), now_ms);
                     self.records.extend(done.records);
                     self.notices.extend(done.notices);
                 }
-                if measure.kind != Kind::Pull {
+                if is_failing {
+                    self.notices.extend(running.failing.notice(&call, &measure, BY, now_ms));
+                }
+                // A pull has no incident of the book; /v1/measures shows of every measure what was answered last.
+                if is_noted && measure.kind != Kind::Pull {
                     let note: String = format!("{}: {}", call.verb.name(), call.said).chars().take(NOTE_MAX).collect();
                     let wish = Wish::Note { incident: measure.incident.clone(), note };
                     // An incident that is forgotten, or has too many notes, has no room for this one: the log has it.

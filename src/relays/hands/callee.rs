@@ -26,6 +26,8 @@ pub struct Callee {
     pub on: Vec<Verb>,
     /// How far it goes with what is in force.
     pub mode: Mode,
+    /// Whether a stop that it says is done is effective: the account cannot send any more.
+    pub confirms: bool,
     way: Way,
 }
 
@@ -57,14 +59,15 @@ pub struct Ending {
 
 impl From<Hook> for Callee {
     fn from(hook: Hook) -> Self {
-        Self { name: hook.name.clone(), on: hook.on.clone(), mode: hook.mode, way: Way::Program(hook) }
+        let (name, on) = (hook.name.clone(), hook.on.clone());
+        Self { name, on, mode: hook.mode, confirms: hook.confirms, way: Way::Program(hook) }
     }
 }
 
 impl From<Webhook> for Callee {
     fn from(webhook: Webhook) -> Self {
         let (name, on) = (webhook.name.clone(), webhook.on.clone());
-        Self { name, on, mode: webhook.mode, way: Way::Post(Box::new(webhook)) }
+        Self { name, on, mode: webhook.mode, confirms: webhook.confirms, way: Way::Post(Box::new(webhook)) }
     }
 }
 

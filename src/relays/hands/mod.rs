@@ -192,13 +192,13 @@ impl std::fmt::Debug for Hands {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::event::Timestamp;
     use crate::relays::measure::{Kind, Measure, State};
 
     /// A measure in force from `made_ms` on, for ten minutes.
-    pub(in crate::relays) fn measure(id: &str, kind: Kind, subject: &str, made_ms: i64) -> Measure {
+    pub(crate) fn measure(id: &str, kind: Kind, subject: &str, made_ms: i64) -> Measure {
         Measure {
             v: 1,
             id: id.to_owned(),

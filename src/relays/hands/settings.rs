@@ -203,6 +203,11 @@ impl Verb {
             Self::Restore => "restore",
         }
     }
+
+    /// Whether something is over.
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Release | Self::Restore)
+    }
 }
 
 /// A table `[[relays.hook]]`: a program that the active desk runs.
@@ -219,6 +224,8 @@ pub struct Hook {
     pub on: Vec<Verb>,
     /// How far it goes with what is in force.
     pub mode: Mode,
+    /// Whether its exit status 0 for a stop says that the account cannot send any more.
+    pub confirms: bool,
 }
 
 /// What is called without being told for what: all but throttles.
@@ -228,7 +235,7 @@ fn usual() -> Vec<Verb> {
 
 impl Default for Hook {
     fn default() -> Self {
-        Self { name: String::new(), command: Vec::new(), timeout_s: 20, on: usual(), mode: Mode::Auto }
+        Self { name: String::new(), command: Vec::new(), timeout_s: 20, on: usual(), mode: Mode::Auto, confirms: true }
     }
 }
 
@@ -254,6 +261,8 @@ pub struct Webhook {
     pub on: Vec<Verb>,
     /// How far it goes with what is in force.
     pub mode: Mode,
+    /// Whether its 2xx for a stop says that the account cannot send any more.
+    pub confirms: bool,
 }
 
 impl Default for Webhook {
@@ -268,6 +277,7 @@ impl Default for Webhook {
             timeout_s: 20,
             on: usual(),
             mode: Mode::Auto,
+            confirms: true,
         }
     }
 }
