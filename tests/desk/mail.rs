@@ -379,13 +379,16 @@ async fn a_password_is_said_to_the_server_and_nobody_else() {
 }
 
 /// A password that is replaced in its file is the one that is said, within seconds; one that is gone stays as it was.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_is_read_again_while_it_runs() {
-    let (address, seen) = server(Script::default()).await;
+#[test]
+fn a_password_is_read_again_while_it_runs() {
+    // Of the server; the hands have one of their own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (address, seen) = runtime.block_on(server(Script::default()));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     std::fs::write(&file, "hunter2\n").unwrap();
-    let mailbox = Mailbox { password_file: file.display().to_string(), ..mailbox(address, Security::Plain) };
+    let (username, password_file) = ("mailfuse".to_owned(), file.display().to_string());
+    let mailbox = Mailbox { username, password_file, ..mailbox(address, Security::Plain) };
     let name = mailbox.name.clone();
     let settings = Settings { mail: vec![mailbox], ..Settings::default() };
     let mut hands = Hands::new(&Arc::new(InForce::new(&settings))).unwrap();

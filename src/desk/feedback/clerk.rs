@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::foreign::Foreign;
 use super::ledger::{Done, Ledger, WRITTEN_WITHIN_MS};
 use super::record::{About, Action, Word};
-use super::wish::{Asked, NOTE_MAX, Refused, Wish};
+use super::wish::{Asked, MeasureWish, NOTE_MAX, Refused, Wish};
 use crate::core::decision::{DECISIONS_MAX, Decision, Decisions, What};
 use crate::core::scope::Scope;
 use crate::desk::book::Book;
@@ -140,7 +140,19 @@ impl Clerk {
     ) -> Result<Done, Refused> {
         wish.check()?;
         let Wish::Measure(wish) = wish else { return Err(Refused::Invalid("that is no measure".to_owned())) };
-        let (done, answer) = measures.grant(wish, who, book, &mut self.ledger, now_ms)?;
+        let reason = match &wish {
+            MeasureWish::Confirm { note, .. } => note.clone(),
+            _ => None,
+        };
+        let (mut done, answer) = measures.grant(wish, who, book, &mut self.ledger, now_ms)?;
+        if reason.is_some() {
+            // What waited says why it was asked for; who confirms it has a reason of their own.
+            for record in &mut done.records {
+                if let Record::Audit(line) = record {
+                    line.note.clone_from(&reason);
+                }
+            }
+        }
         *written = done;
         Ok(Done::of_nothing(answer))
     }
@@ -374,5 +386,83 @@ impl Clerk {
         records.extend(renames);
         self.keys.extend(keys);
         records
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desk::feedback::wish::{NewMeasure, Rights};
+    use crate::desk::measures::Unexposed;
+    use crate::desk::webhook::settings::Endpoint;
+    use crate::relays;
+    use crate::relays::measure::{Kind, Measure, State};
+
+    const NOW_MS: i64 = 1_790_000_000_000;
+
+    struct Desk {
+        clerk: Clerk,
+        book: Book,
+        deliveries: Deliveries,
+        measures: Measures,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let endpoint = Endpoint { name: "abuse".to_owned(), ..Endpoint::default() };
+            Self {
+                clerk: Clerk::default(),
+                book: Book::default(),
+                deliveries: Deliveries::new(&[endpoint], ""),
+                measures: Measures::new(&relays::Settings::default(), Box::<Unexposed>::default(), "test"),
+            }
+        }
+
+        /// What is to be written when ann says so.
+        fn grant(&mut self, wish: Wish) -> Vec<Record> {
+            let (reply, _answer) = crossbeam_channel::bounded(1);
+            let until = Instant::now() + std::time::Duration::from_secs(3600);
+            let command = Command { wish, who: "ann".into(), until, reply };
+            self.clerk.grant(command, &mut self.book, &mut self.deliveries, &mut self.measures, NOW_MS).records
+        }
+    }
+
+    /// Who, what and why, as the audit has it.
+    fn audit(records: &[Record]) -> Vec<(&str, &str, Option<&str>)> {
+        let mut lines = Vec::new();
+        for record in records {
+            if let Record::Audit(line) = record {
+                lines.push((&*line.who, &*line.what, line.note.as_deref()));
+            }
+        }
+        lines
+    }
+
+    #[test]
+    fn the_audit_has_why_an_endpoint_was_enabled_and_a_measure_confirmed() {
+        let mut desk = Desk::new();
+        let enable = |note: Option<&str>| Wish::Enable { endpoint: "abuse".to_owned(), note: note.map(str::to_owned) };
+        assert_eq!(audit(&desk.grant(enable(None))), [("ann", "endpoint.enabled", None)]);
+        let written = desk.grant(enable(Some("it was moved")));
+        assert_eq!(audit(&written), [("ann", "endpoint.enabled", Some("it was moved"))]);
+        assert_eq!(audit(&desk.grant(enable(Some(&"x".repeat(NOTE_MAX + 1))))), [], "it is too long");
+
+        let order = NewMeasure {
+            kind: Kind::Stop,
+            subject: "a@b.example".to_owned(),
+            for_s: None,
+            note: "why it was asked for".to_owned(),
+        };
+        let written = desk.grant(Wish::Measure(MeasureWish::Order(order)));
+        let made = written.iter().find_map(|r| if let Record::Measure(m) = r { Some((**m).clone()) } else { None });
+        let asked = Measure { state: State::Asked, since_ms: None, by: "desk".to_owned(), ..made.unwrap() };
+        for (note, expected) in [(None, "why it was asked for"), (Some("by telephone"), "by telephone")] {
+            let mut desk = Desk::new();
+            desk.measures.restore(&Record::Measure(Box::new(asked.clone())));
+            let rights = Rights { accounts: true, relays: false };
+            let confirm = MeasureWish::Confirm { id: asked.id.clone(), note: note.map(str::to_owned), rights };
+            let written = desk.grant(Wish::Measure(confirm));
+            assert_eq!(audit(&written), [("ann", "stop.in_force", Some(expected))]);
+        }
     }
 }

@@ -64,6 +64,8 @@ pub enum BadMailer {
     StartTls(#[from] SmtpError),
 }
 
+type PartlySent = VecDeque<(String, Vec<Address>)>;
+
 /// Sends to one mailbox.
 #[derive(Clone)]
 pub struct Mailer {
@@ -78,7 +80,7 @@ pub struct Mailer {
     start_tls: TlsParameters,
     within: Duration,
     /// Mails that some recipients have, by `Message-ID`; the oldest first.
-    partly_sent: Arc<Mutex<VecDeque<(String, Vec<Address>)>>>,
+    partly_sent: Arc<Mutex<PartlySent>>,
 }
 
 impl fmt::Debug for Mailer {
