@@ -196,16 +196,8 @@ impl Measures {
             MeasureWish::Confirm { id, rights, note } => {
                 rights.may(self.decider.measure(&id).map(|m| m.kind))?;
                 let change = self.decider.confirm(&id, who, now_ms)?;
-                if change.told.is_none() {
-                    // It was in force before: that somebody stands behind it is news for hands in `confirm` alone.
-                    let measure = change.measure;
-                    let answer = serde_json::to_value(&measure).unwrap_or_default();
-                    let what = format!("{}.confirmed", measure.kind.name());
-                    let line = ledger.audit(&what, about(&measure), &word(who, now_ms, note));
-                    let records = vec![line, Record::Measure(Box::new(measure))];
-                    return Ok((Written { records, ..Written::default() }, answer));
-                }
-                vec![change]
+                let answer = serde_json::to_value(&change.measure).unwrap_or_default();
+                return Ok((self.confirmed(change, who, note, ledger, now_ms), answer));
             }
             MeasureWish::End { id, note, rights } => {
                 rights.may(self.decider.measure(&id).map(|m| m.kind))?;
@@ -243,6 +235,27 @@ impl Measures {
         };
         let answer = changes.last().and_then(|c| serde_json::to_value(&c.measure).ok()).unwrap_or_default();
         Ok((self.written(Outcome { changes, ..Outcome::default() }, ledger, now_ms), answer))
+    }
+
+    /// What is to be written of a measure that somebody confirmed.
+    fn confirmed(&self, change: Change, who: &str, note: Option<String>, ledger: &mut Ledger, now_ms: i64) -> Written {
+        if change.told.is_none() {
+            // It was in force before: that somebody stands behind it is news for hands in `confirm` alone.
+            let what = format!("{}.confirmed", change.measure.kind.name());
+            let line = ledger.audit(&what, about(&change.measure), &word(who, now_ms, note));
+            let records = vec![line, Record::Measure(Box::new(change.measure))];
+            return Written { records, ..Written::default() };
+        }
+        let mut written = self.written(Outcome { changes: vec![change], ..Outcome::default() }, ledger, now_ms);
+        // What waited says why it was asked for; who confirms it has a reason of their own.
+        if note.is_some() {
+            for record in &mut written.records {
+                if let Record::Audit(line) = record {
+                    line.note.clone_from(&note);
+                }
+            }
+        }
+        written
     }
 
     /// The incident for which an account may not send now, where it is stopped for one.

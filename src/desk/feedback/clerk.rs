@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::foreign::Foreign;
 use super::ledger::{Done, Ledger, WRITTEN_WITHIN_MS};
 use super::record::{About, Action, Word};
-use super::wish::{Asked, MeasureWish, NOTE_MAX, Refused, Wish};
+use super::wish::{Asked, NOTE_MAX, Refused, Wish};
 use crate::core::decision::{DECISIONS_MAX, Decision, Decisions, What};
 use crate::core::scope::Scope;
 use crate::desk::book::Book;
@@ -140,19 +140,7 @@ impl Clerk {
     ) -> Result<Done, Refused> {
         wish.check()?;
         let Wish::Measure(wish) = wish else { return Err(Refused::Invalid("that is no measure".to_owned())) };
-        let reason = match &wish {
-            MeasureWish::Confirm { note, .. } => note.clone(),
-            _ => None,
-        };
-        let (mut done, answer) = measures.grant(wish, who, book, &mut self.ledger, now_ms)?;
-        if reason.is_some() {
-            // What waited says why it was asked for; who confirms it has a reason of their own.
-            for record in &mut done.records {
-                if let Record::Audit(line) = record {
-                    line.note.clone_from(&reason);
-                }
-            }
-        }
+        let (done, answer) = measures.grant(wish, who, book, &mut self.ledger, now_ms)?;
         *written = done;
         Ok(Done::of_nothing(answer))
     }
@@ -392,7 +380,7 @@ impl Clerk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desk::feedback::wish::{NewMeasure, Rights};
+    use crate::desk::feedback::wish::{MeasureWish, NewMeasure, Rights};
     use crate::desk::measures::Unexposed;
     use crate::desk::webhook::settings::Endpoint;
     use crate::relays;
