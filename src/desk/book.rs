@@ -166,7 +166,7 @@ impl Book {
 
     /// Whom an alert is about. It was taken before.
     pub fn about(&self, said: &Said) -> About {
-        let incident = self.incidents.get(said.incident());
+        let incident = self.incidents.get(said.thread());
         let anomaly = incident.and_then(|i| i.anomaly.clone());
         let notice = match said {
             // The incident's is the directory's, where that knows better.

@@ -145,6 +145,14 @@ impl Said {
         }
     }
 
+    /// What it is read with.
+    pub fn thread(&self) -> &str {
+        match self {
+            Self::Account(alert) => &alert.incident,
+            Self::Fleet(notice) => notice.thread(),
+        }
+    }
+
     /// The account that it is about; empty where there are several.
     pub fn account(&self) -> &str {
         match self {

@@ -347,12 +347,17 @@ impl<'a> Active<'a> {
             if let Record::Alert(kept) = &record {
                 self.shared.metrics.desk_alerts.inc();
                 let said = Arc::new(kept.alert.clone());
-                let mut told = self.book.incident(said.incident()).map(|i| i.told.clone()).unwrap_or_default();
+                let mut told = self.book.incident(said.thread()).map(|i| i.told.clone()).unwrap_or_default();
                 let about = self.book.about(&said);
                 let deliveries = self.deliveries.take(&said, kept.n, &about, &mut told, now_ms());
                 self.records.push(record);
                 self.records.extend(deliveries);
-                self.book.tell(said.incident(), told);
+                self.book.tell(said.thread(), told);
+                // Of an alert it comes behind it anyway.
+                if let Said::Fleet(notice) = &*said {
+                    let incident = self.book.incident(notice.thread()).cloned().map(Box::new);
+                    self.records.extend(incident.map(Record::Incident));
+                }
             } else if let Record::Incident(incident) = &record {
                 // As it is by now: it comes behind its alert, and knows who was told.
                 let now = self.book.incident(&incident.id).cloned().map(Box::new);

@@ -67,10 +67,10 @@ impl Desk {
         for record in records {
             if let Record::Alert(kept) = &record {
                 let said = Arc::new(kept.alert.clone());
-                let mut told = self.book.incident(said.incident()).map(|i| i.told.clone()).unwrap_or_default();
+                let mut told = self.book.incident(said.thread()).map(|i| i.told.clone()).unwrap_or_default();
                 let about = self.book.about(&said);
                 let records = self.deliveries.take(&said, kept.n, &about, &mut told, now_ms);
-                self.book.tell(said.incident(), told);
+                self.book.tell(said.thread(), told);
                 self.write(records);
             }
             let now = match &record {

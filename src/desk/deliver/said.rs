@@ -66,10 +66,7 @@ pub(super) fn news<'a>(
     News {
         endpoint,
         alert: said.id(),
-        incident: match said {
-            Said::Account(alert) => &alert.incident,
-            Said::Fleet(notice) => notice.thread(),
-        },
+        incident: said.thread(),
         kind,
         severity: severity(said),
         account,
@@ -77,8 +74,8 @@ pub(super) fn news<'a>(
         recipients,
         seq: n,
         at,
-        // What sums up a storm does not drown in it.
-        told: if matches!(said, Said::Fleet(_)) { Told::Itself } else { told },
+        // What sums up a storm does not drown in it; what is done about one of its incidents does.
+        told: if said.thread() == said.incident() && matches!(said, Said::Fleet(_)) { Told::Itself } else { told },
         anomaly: None,
         not_before_ms,
         per_minute: 0,

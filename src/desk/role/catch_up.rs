@@ -57,15 +57,15 @@ impl Active<'_> {
                 continue;
             }
             let said = Arc::new(kept.alert);
-            let mut told = self.book.incident(said.incident()).map(|i| i.told.clone()).unwrap_or_default();
+            let mut told = self.book.incident(said.thread()).map(|i| i.told.clone()).unwrap_or_default();
             let about = self.book.about(&said);
             let Some(made) = self.deliveries.catch_up(&endpoint, &said, kept.n, &about, &mut told, now_ms()) else {
                 next = place;
                 break;
             };
             self.records.extend(made);
-            self.book.tell(said.incident(), told);
-            self.records.extend(self.book.incident(said.incident()).cloned().map(|i| Record::Incident(Box::new(i))));
+            self.book.tell(said.thread(), told);
+            self.records.extend(self.book.incident(said.thread()).cloned().map(|i| Record::Incident(Box::new(i))));
         }
         self.places.insert(endpoint.clone(), next);
         self.deliveries.caught_up(&endpoint, self.book.next());

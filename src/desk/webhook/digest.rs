@@ -9,7 +9,7 @@ use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::grouping::{KINDS_MAX, News, TOP_MAX, Told};
+use super::grouping::{KINDS_MAX, News, TOP_MAX, Told, is_done};
 use crate::core::alert::Severity;
 use crate::event::Timestamp;
 
@@ -175,6 +175,9 @@ impl Digest {
         (self.first_ts, self.last_ts) = (self.first_ts.min(news.at), self.last_ts.max(news.at));
         let named = self.kinds.contains_key(news.kind) || self.kinds.len() < KINDS_MAX;
         *self.kinds.entry(if named { news.kind } else { "other" }.to_owned()).or_default() += 1;
+        if is_done(news.kind) {
+            return;
+        }
         let over = news.kind == "account.cleared";
         if !over {
             self.severity = self.severity.max(news.severity);

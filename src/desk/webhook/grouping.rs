@@ -40,8 +40,11 @@ pub const GATHER_MS: i64 = 10_000;
 pub const STORM_MS: i64 = 60_000;
 /// How long what happens in an anomaly is gathered, in milliseconds.
 pub const ANOMALY_MS: i64 = 600_000;
-/// What is done to an account, as the desk tells it: it comes behind what is told of the incident, and is a message of its own.
-const DONE: [&str; 2] = ["account.stopped", "account.released"];
+/// What is done to an account, as the desk tells it: it comes behind what is told of the incident, and is a message of its own. Of an
+/// incident that was told in a storm a stop is counted in storms, and that it ends is no message.
+const DONE: [&str; 2] = ["account.stopped", RELEASED];
+const RELEASED: &str = "account.released";
+
 /// The kind of an incident's end.
 pub(super) const CLEARED: &str = "account.cleared";
 /// A row's end comes behind all its storms.
@@ -219,6 +222,11 @@ pub fn every(news: &News<'_>, now_ms: i64) -> Delivery {
     }
 }
 
+/// Whether something was done to an account that is told already: it is counted, and makes nothing worse.
+pub(super) fn is_done(kind: &str) -> bool {
+    DONE.contains(&kind)
+}
+
 /// A message of one alert.
 fn alone(news: &News<'_>, now_ms: i64) -> (Delivery, Group) {
     let delivery = every(news, now_ms);
@@ -267,9 +275,15 @@ impl Grouping {
     pub fn add(&mut self, news: &News<'_>, now_ms: i64, outbox: &Outbox) -> Vec<Plan> {
         let line = self.lines.entry(news.endpoint.to_owned()).or_default();
         line.forget(|group| outbox.is_open(news.endpoint, &group.id));
-        if DONE.contains(&news.kind) {
-            let (delivery, group) = alone(news, now_ms);
-            return vec![Plan::New { delivery, group }];
+        if is_done(news.kind) {
+            return match (news.told, news.kind == RELEASED) {
+                (Told::InStorm(_), true) => Vec::new(),
+                (Told::InStorm(_), false) => line.storm(news, now_ms),
+                _ => {
+                    let (delivery, group) = alone(news, now_ms);
+                    vec![Plan::New { delivery, group }]
+                }
+            };
         }
         let open = line.begun.get_mut(news.incident).or_else(|| line.further.get_mut(news.incident));
         if let Some(group) = open.filter(|group| outbox.is_open(news.endpoint, &group.id)) {

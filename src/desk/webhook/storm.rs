@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::grouping::{CLEARED, KINDS_MAX, News, TOP_MAX, alerts_since};
+use super::grouping::{CLEARED, KINDS_MAX, News, TOP_MAX, alerts_since, is_done};
 use crate::core::alert::Severity;
 use crate::event::Timestamp;
 
@@ -198,6 +198,9 @@ impl Storm {
         (self.first_ts, self.last_ts) = (self.first_ts.min(news.at), self.last_ts.max(news.at));
         let named = self.kinds.contains_key(news.kind) || self.kinds.len() < KINDS_MAX;
         *self.kinds.entry(if named { news.kind } else { "other" }.to_owned()).or_default() += 1;
+        if is_done(news.kind) {
+            return;
+        }
         self.top.retain(|top| top.incident != news.incident);
         if news.kind == CLEARED {
             self.cleared += 1;
