@@ -1,8 +1,8 @@
 //! The desk's pages: which desk this is, incidents, alerts. They are answered from the index of this instance, whichever is active.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
@@ -28,6 +28,8 @@ use crate::telemetry::http::Problem;
 
 /// Questions that are answered at a time.
 const ASKING_MAX: usize = 8;
+/// For so long it is known which instance is active.
+const NAMED_FOR: Duration = Duration::from_secs(5);
 /// The header that says as of when an answer is, where the index cannot be brought up to date.
 pub const AS_OF: &str = "mailfuse-as-of";
 /// The largest whole number that every reader of JSON has exactly (RFC 8259, section 6).
@@ -41,11 +43,14 @@ pub(super) struct Desk {
     pub(super) shared: Arc<Shared>,
     pub(super) lately: Arc<Lately>,
     asking: Arc<Semaphore>,
+    /// Which instance is active, and when that was asked.
+    active: Arc<Mutex<Option<(Instant, Option<String>)>>>,
 }
 
 /// The routes.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    let desk = Desk { shared, lately: Arc::default(), asking: Arc::new(Semaphore::new(ASKING_MAX)) };
+    let asking = Arc::new(Semaphore::new(ASKING_MAX));
+    let desk = Desk { shared, lately: Arc::default(), asking, active: Arc::default() };
     Router::new()
         .route("/v1/incidents", get(incidents))
         .route("/v1/incidents/{id}", get(incident))
@@ -261,8 +266,21 @@ pub(super) async fn active(desk: &Desk) -> Result<(), Problem> {
     Err(problem.at_instance(instance))
 }
 
-/// The HTTP address of the instance that has the alerts, where the group knows one that is not this one.
+/// The HTTP address of the instance that has the alerts, where the group knows one that is not this one. Known for some seconds, so
+/// that brokers that do not answer hold up one question and not all.
 async fn active_instance(desk: &Desk) -> Option<String> {
+    let known = || desk.active.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, instance)) = &*known()
+        && at.elapsed() < NAMED_FOR
+    {
+        return instance.clone();
+    }
+    let instance = ask_active_instance(desk).await;
+    *known() = Some((Instant::now(), instance.clone()));
+    instance
+}
+
+async fn ask_active_instance(desk: &Desk) -> Option<String> {
     let place = Arc::clone(&desk.asking).try_acquire_owned().ok()?;
     let shared = Arc::clone(&desk.shared);
     let asked = tokio::task::spawn_blocking(move || {

@@ -10,7 +10,7 @@ use rdkafka::consumer::Consumer;
 use super::changelog::{self, Changelog, Place};
 use super::client;
 use super::partitioner::partition_of;
-use super::restore::{self, Reader};
+use super::restore::{self, Read, Reader};
 use super::settings::Kafka;
 use super::to_end::{self, read_to_end};
 use crate::core::policy::Policy;
@@ -161,14 +161,22 @@ pub fn import(kafka: &Kafka, policy: &Policy, shard: &Shard, start: Start) -> Re
     if members > 0 {
         return Err(Error::Running(kafka.group.clone(), members));
     }
+    let wanted = || true;
     for partition in 0..partitions {
         let (low, high) = reader.range(&t.state, partition)?;
+        // Ends alone do not tell: `topics check` leaves the marker of a transaction that it has broken off.
+        let mut is_empty = true;
         if high > low {
+            reader.read(&t.state, partition, low, &wanted, &mut |_| {
+                is_empty = false;
+                Ok(Read::Enough)
+            })?;
+        }
+        if !is_empty {
             return Err(Error::NotEmpty(t.state.clone()));
         }
     }
     let group = reader.consumer().group_metadata();
-    let wanted = || true;
     let mut offsets = Vec::new();
     for partition in 0..partitions {
         let offset = match reader.committed(&t.events, partition)? {

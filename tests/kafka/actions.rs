@@ -153,8 +153,12 @@ fn what_is_ordered_is_posted_signed_and_again_after_a_crash_until_it_is_done() {
     assert!(panel.got("/watched").is_empty(), "its mode keeps it back");
 
     // A customer who cannot be released is not forgotten: people are told, once, and it is tried on.
+    let before = stop_of(&desk)["id"].clone();
     post(&desk, "/v1/measures", &json!({ "kind": "stop", "subject": ANN, "note": "once more" }));
-    wait_until("it is done", LIMIT, || stop_of(&desk)["done_ms"].is_i64());
+    wait_until("it is done", LIMIT, || {
+        let stop = stop_of(&desk);
+        !stop.is_null() && stop["id"] != before && stop["done_ms"].is_i64()
+    });
     panel.mood(Mood::Refuses);
     post(&desk, "/v1/actions", &json!({ "action": "account_released", "account": ANN }));
     wait_until("people are told", LIMIT, || !desk.items("/v1/alerts?kind=stream.anomaly").is_empty());

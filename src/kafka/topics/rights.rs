@@ -1,7 +1,7 @@
 //! What this user may do, found out by doing it: there is no call of librdkafka's that lists a user's own rights.
 //!
-//! Nothing is left behind. A right to write is tried where it leaves no trace: on a compacted topic a record without a key is
-//! refused, but only after the right to write has been looked at. Other topics would keep the record.
+//! Nothing is left behind but the marker of a transaction that was broken off. A right to write is tried where it leaves no record: on
+//! a compacted topic one without a key is refused, but only after the right to write has been looked at. Other topics would keep it.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
