@@ -1,6 +1,6 @@
 //! The README's way to begin with a past: topics made, old logs replayed, what was learned imported, and `run` goes on there.
 
-use crate::run_support::{Alerts, Broker, Case, Deployment, WORK, mailfuse};
+use crate::run_support::{Alerts, Broker, Case, Deployment, LIMIT, WORK, mailfuse, wait_until};
 
 /// Runs a command of the README in a folder; these files are its files. Exit status and what it said.
 fn run(folder: &std::path::Path, line: &str, files: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -52,6 +52,8 @@ fn a_deployment_that_begins_with_a_past_goes_on_as_a_replay_would() {
     // And out again: it is a file that a replay begins with.
     let (status, said) = mailfuse_in(folder, &["state", "export", "again.state", "--config", &config]);
     assert_eq!(status, Some(0), "{said}");
+    // A named instance that has stopped is a member for as long as its session lasts.
+    wait_until("nobody has the state", LIMIT, || !import().1.contains("stop all instances"));
     let (status, said) = import();
     assert!(status == Some(1) && said.contains("is not empty"), "{said}");
     let loaded = mailfuse_in(folder, &["replay", "--quiet", "--load-state", "again.state", &new.display().to_string()]);
