@@ -43,8 +43,15 @@ pub(super) struct Desk {
     pub(super) shared: Arc<Shared>,
     pub(super) lately: Arc<Lately>,
     asking: Arc<Semaphore>,
-    /// Which instance is active, and when that was asked.
-    active: Arc<Mutex<Option<(Instant, Option<String>)>>>,
+    active: Arc<Mutex<Option<Active>>>,
+}
+
+/// Which instance is active.
+struct Active {
+    /// When that was asked.
+    at: Instant,
+    /// Its HTTP address, where the group knows one.
+    instance: Option<String>,
 }
 
 /// The routes.
@@ -270,13 +277,13 @@ pub(super) async fn active(desk: &Desk) -> Result<(), Problem> {
 /// that brokers that do not answer hold up one question and not all.
 async fn active_instance(desk: &Desk) -> Option<String> {
     let known = || desk.active.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((at, instance)) = &*known()
-        && at.elapsed() < NAMED_FOR
+    if let Some(active) = &*known()
+        && active.at.elapsed() < NAMED_FOR
     {
-        return instance.clone();
+        return active.instance.clone();
     }
     let instance = ask_active_instance(desk).await;
-    *known() = Some((Instant::now(), instance.clone()));
+    *known() = Some(Active { at: Instant::now(), instance: instance.clone() });
     instance
 }
 
