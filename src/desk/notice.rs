@@ -32,7 +32,7 @@ pub struct Notice {
     /// Of a pull or a listing: the relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
-    /// The campaign or anomaly; of a stop the account's; a pull and its restore share one, and so do a listing and its end. All that is said of one shares it.
+    /// The campaign or anomaly; of a stop the measure, which is read with the account's incident ([`Notice::thread`]); a pull and its restore share one, and so do a listing and its end. All that is said of one shares it.
     pub incident: String,
     /// Of a campaign: the same.
     #[serde(skip_serializing_if = "Option::is_none")]
